@@ -1,0 +1,240 @@
+"""Facts, past tense. These classes are storage formats.
+
+Never rename a class or a field, never change what a field means: stored histories are for ever. A new shape is a new
+version in `arc_es.codec`, with an upcaster from the old one. Fields with a default are left out of storage when they
+have it, so a new optional field needs no new version. All times are microseconds since the Unix epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from arc_es.domain.ids import Delivery, Micros, ResourceType
+
+BodyPlace: TypeAlias = Literal["event", "message", "store"]
+FailureOrigin: TypeAlias = Literal["agent", "delivery", "cancel", "attempts", "storage"]
+ExpiryReason: TypeAlias = Literal["deadline", "upload"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """Where the bytes of params or a response are, and what they are.
+
+    place: "event" (here, in `base64`), "message" (the stream message just before this one), "store" (body store).
+    size: raw bytes. sha256: lower-case hex over the raw bytes.
+    """
+
+    place: BodyPlace
+    size: int
+    sha256: str
+    base64: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How long a command rests after an attempt that ended without an answer."""
+
+    initial_seconds: float
+    max_seconds: float
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceContext:
+    """W3C trace context of the request that created a command (`arc.v1` 3.8)."""
+
+    traceparent: str
+    tracestate: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushSettings:
+    """Where and how a declared worker target is pushed to."""
+
+    url: str
+    token: str | None = None
+    timeout_seconds: int = 180
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredTarget:
+    """One target of a declared deployment."""
+
+    resource_id: str
+    resource_type: ResourceType
+    delivery: Delivery = "pull"
+    push: PushSettings | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentDeclared:
+    """An administrator gave a deployment its targets and settings, replacing any earlier declaration."""
+
+    model: Delivery
+    targets: tuple[DeclaredTarget, ...]
+    project_id: str | None = None
+    max_attempts: int = 20
+    retry: RetryPolicy | None = None
+    idempotency_conflict: Literal["reject", "replay"] = "reject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetObserved:
+    """A receiver leased with this id and type for the first time in an undeclared deployment; the type is now fixed."""
+
+    resource_id: str
+    resource_type: ResourceType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandCreated:
+    """A caller asked that a command run.
+
+    params is None while the caller still has to upload them (PENDING_UPLOAD); `upload_size` is then the announced size,
+    a hint, and `upload_until` the end of the upload window. `params_digest` (hex SHA-256 over the mode and the bytes or
+    the announced size, `arc.v1` 4.5) is there with an idempotency key.
+    """
+
+    deployment_id: str
+    command: str
+    target_id: str
+    target_type: ResourceType | None
+    delivery: Delivery = "pull"
+    params: Body | None = None
+    upload_size: int | None = None
+    upload_until: Micros | None = None
+    deadline: Micros | None = None
+    idempotency_key: str | None = None
+    params_digest: str | None = None
+    max_attempts: int = 20
+    retry: RetryPolicy | None = None
+    priority: int = 0
+    not_before: Micros | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    trace: TraceContext | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadCompleted:
+    """The params were uploaded and verified; the command may now be delivered."""
+
+    params: Body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLeased:
+    """A receiver took the command; nobody else gets it until `expires_at`."""
+
+    lease_id: str
+    attempt: int
+    expires_at: Micros
+    target_type: ResourceType
+    agent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRenewed:
+    """The holder asked for more time."""
+
+    lease_id: str
+    expires_at: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseReleased:
+    """The holder gave the command back; `attempt` is the attempt that ended."""
+
+    lease_id: str
+    attempt: int
+    available_at: Micros | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseExpired:
+    """The time of a lease, or of a delivery lease, ran out; `attempt` is the attempt that ended."""
+
+    lease_id: str
+    attempt: int
+    available_at: Micros | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandDispatched:
+    """The service is about to push the command under a delivery lease (whose id is never public)."""
+
+    lease_id: str
+    attempt: int
+    expires_at: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFailed:
+    """A push was definitely not accepted; `attempt` is the attempt that ended."""
+
+    lease_id: str
+    attempt: int
+    reason: str
+    available_at: Micros | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSucceeded:
+    """An answer with a result was accepted. Final."""
+
+    attempt: int
+    response: Body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandFailed:
+    """An error answer was accepted, or the service gave up. Final.
+
+    A long error is stored as `body` (JSON object of code, message, details); the texts here are then its first part.
+    `sha256` is the digest of an agent's whole error answer.
+    """
+
+    attempt: int
+    origin: FailureOrigin
+    code: str
+    message: str
+    details: str | None = None
+    sha256: str | None = None
+    body: Body | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandExpired:
+    """The deadline passed, or the upload window closed. Final."""
+
+    attempt: int
+    reason: ExpiryReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateResponseRecorded:
+    """An answer came after the end of the command; it changed nothing. Size and digest say what it was."""
+
+    status: Literal["success", "error"]
+    size: int
+    sha256: str
+    code: str | None = None
+
+
+CommandEvent: TypeAlias = (
+    CommandCreated
+    | UploadCompleted
+    | CommandLeased
+    | LeaseRenewed
+    | LeaseReleased
+    | LeaseExpired
+    | CommandDispatched
+    | DeliveryFailed
+    | CommandSucceeded
+    | CommandFailed
+    | CommandExpired
+    | LateResponseRecorded
+)
+DeploymentEvent: TypeAlias = DeploymentDeclared | TargetObserved
+Event: TypeAlias = CommandEvent | DeploymentEvent

@@ -1,0 +1,64 @@
+"""What was stored, as projections see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from arc_es.domain.events import Event
+from arc_es.domain.ids import Micros
+
+
+class CommandKey(NamedTuple):
+    """Names the history of one command."""
+
+    deployment_id: str
+    command_id: str
+
+
+class DeploymentKey(NamedTuple):
+    """Names the history of one deployment."""
+
+    deployment_id: str
+
+
+Key: TypeAlias = CommandKey | DeploymentKey
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who caused a decision, as the server knows it; never taken from the caller."""
+
+    id: str
+    kind: str
+    address: str | None = None
+    user_agent: str | None = None
+    request_id: str | None = None
+
+
+SERVICE = Principal("arc_es", "service")
+"""The principal of what the service does by itself, such as expiry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The events that one intent produced, stored as one message.
+
+    `prev` is the SHA-256 (hex) of the message before it in the same history, None on the first: a hash chain.
+    """
+
+    id: str
+    at: Micros
+    by: Principal
+    events: tuple[Event, ...]
+    prev: str | None = None
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A decision as projections fold it: where it is stored, whose it is, when it was made, what happened."""
+
+    position: int
+    key: Key
+    at: Micros
+    events: tuple[Event, ...] = field(default=())

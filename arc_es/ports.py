@@ -1,0 +1,269 @@
+"""What the service needs from the outside, as Protocols, and the troubles that the outside may raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from arc_es.domain.deployments import Deployment
+from arc_es.domain.ids import Micros, ResourceType
+from arc_es.domain.recorded import Key, Recorded
+from arc_es.domain.state import State
+
+# --- troubles of the journal: named by whose fault they are
+
+
+class JournalError(Exception):
+    """Something about the journal went wrong."""
+
+
+class JournalUnavailable(JournalError):
+    """The journal cannot be reached. Nothing was written; try again later."""
+
+
+class OutcomeUnknown(JournalError):
+    """The journal did not say whether it stored the message. Look before you do anything else; never call it failed."""
+
+
+class Conflict(JournalError):
+    """Somebody else wrote to this history first. Nothing was written; read on and decide again."""
+
+
+class JournalFull(JournalError):
+    """The journal has no room for this message. Nothing was written; make room, then try again."""
+
+
+class JournalClosed(JournalError):
+    """We closed the journal; do not use it any more."""
+
+
+class JournalMismatch(JournalError):
+    """The stream exists and is not as this version needs it. The message names the field; nothing was changed."""
+
+
+class JournalCorrupt(JournalError):
+    """A stored message cannot be understood: a bug, a damaged store, or a newer version wrote it. Never handled."""
+
+
+# --- the journal
+
+BodyKind: TypeAlias = Literal["params", "response"]
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One message to store.
+
+    key: the history it belongs to. expected: the version of that history, i.e. the position of its last message, 0 if it
+    has none. id: the decision id, for recognising one's own message. body: raw bytes stored as a message of their own
+    exactly one position before this one.
+    """
+
+    key: Key
+    expected: int
+    id: str
+    payload: bytes
+    body: bytes | None = None
+    body_kind: BodyKind = "params"
+
+
+AppendOutcome: TypeAlias = int | JournalError
+"""The position of the stored message, or what went wrong (Conflict, OutcomeUnknown, JournalFull, JournalUnavailable)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One stored event message."""
+
+    position: int
+    key: Key
+    payload: bytes
+
+
+Handle: TypeAlias = Callable[[int, Key, bytes], None]
+"""Takes position, key and payload of one event message."""
+
+
+class Journal(Protocol):
+    """An append-only log of histories, each guarded by its version. Positions grow over all histories together."""
+
+    async def append(self, appends: Sequence[Append]) -> list[AppendOutcome]:
+        """Store messages, each by itself or not at all; at most one of each history.
+
+        Returns one outcome for each, in order, after all are durable. Never raises a JournalError, except JournalClosed.
+        """
+
+    async def read(self, positions: Sequence[int]) -> list[bytes | None]:
+        """The payloads (event messages or bodies) at these positions, None where there is none.
+
+        Raises:
+            JournalUnavailable: the journal cannot be reached.
+        """
+
+    async def last(self, key: Key) -> Message | None:
+        """The last message of a history, read from the leader: sees every acknowledged append. Raises as `read`."""
+
+    async def history(self, key: Key) -> list[Message]:
+        """All messages of a history, in order. Raises as `read`."""
+
+    async def end(self) -> int:
+        """The position of the last event message, 0 if there is none. Raises as `read`."""
+
+    async def follow(self, after: int, handle: Handle) -> None:
+        """Call `handle` for each event message after that position, in order, without gaps, for ever.
+
+        Survives reconnects. `handle` must not block; an exception from it ends `follow`.
+        """
+
+    @property
+    def available(self) -> bool:
+        """Whether the journal could be reached when last tried."""
+
+
+# --- time
+
+
+class Clock(Protocol):
+    """Wall-clock time."""
+
+    def now(self) -> Micros:
+        """Microseconds since the Unix epoch, UTC."""
+
+
+# --- read models: projections as the service sees them
+
+
+class Row(Protocol):
+    """What is known of one command. Positions: version of its last message, params_at and answer_at of the messages
+    that hold (or come right after) the params and the answer; 0 if there are none yet."""
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def params_at(self) -> int: ...
+    @property
+    def answer_at(self) -> int: ...
+
+
+class StatusView(Protocol):
+    """The folded state of each command."""
+
+    def get(self, command_id: str) -> Row | None:
+        """The row of a command, None if there is no such command."""
+
+    def holder_of(self, lease_id: str) -> str | None:
+        """The id of the command that is held under this live lease."""
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """One target's queue. Times in microseconds since the epoch."""
+
+    deployment_id: str
+    target_id: str
+    pending: int
+    delayed: int
+    leased: int
+    oldest_pending_at: Micros | None
+
+
+class PendingView(Protocol):
+    """Which commands wait for a receiver, per target, best first: higher priority, then longer waiting."""
+
+    def take(
+        self, deployment_id: str, target_id: str | None, count: int, now: Micros
+    ) -> list[str]:
+        """Reserve up to `count` leasable commands; target None means all pull targets of the deployment but `operator`.
+
+        A taken command is offered to nobody else until it is given back, or leaves the queue by an event.
+        """
+
+    def give_back(self, command_ids: Iterable[str]) -> None:
+        """End reservations; commands that are still pending are offered again, at their old place."""
+
+    def next_available_at(self) -> Micros | None:
+        """When the next delayed command becomes leasable."""
+
+    def queues(self, now: Micros) -> list[QueueCounts]:
+        """All queues that ever had a command."""
+
+
+class DueView(Protocol):
+    """When commands next change by themselves."""
+
+    def next_at(self) -> Micros | None:
+        """The earliest time at which something is due."""
+
+    def take_due(self, now: Micros, count: int) -> list[str]:
+        """Remove and return up to `count` commands that are due; they come back by `put_back` or by an event."""
+
+    def put_back(self, command_ids: Iterable[str]) -> None:
+        """Offer commands again whose Tick could not be stored."""
+
+
+class IdempotencyView(Protocol):
+    """Which command holds an idempotency key."""
+
+    def holder(self, deployment_id: str, target_id: str, command: str, key: str) -> str | None:
+        """The id of the newest command created with this key, if it is remembered."""
+
+
+class DeploymentsView(Protocol):
+    """What is known of deployments and their targets."""
+
+    def get(self, deployment_id: str) -> Deployment:
+        """Declaration and observed targets (empty for a deployment nobody declared or leased from)."""
+
+    def version(self, deployment_id: str) -> int:
+        """The version of the deployment's own history."""
+
+    def known_targets(self, deployment_id: str) -> Iterable[str]:
+        """Target ids that a create named or resolved to."""
+
+    def type_of(self, deployment_id: str, target_id: str) -> ResourceType | None:
+        """The type of a target, None while nobody has said."""
+
+    def declared(self) -> list[str]:
+        """Ids of all declared deployments, in order of name."""
+
+
+class StatsView(Protocol):
+    """Counts over everything."""
+
+    @property
+    def messages(self) -> int:
+        """Decisions applied."""
+
+    @property
+    def events(self) -> int:
+        """Events applied."""
+
+    def by_state(self) -> dict[str, int]:
+        """Number of commands in each public state."""
+
+
+class ReadModels(Protocol):
+    """All projections, fed in one place."""
+
+    @property
+    def status(self) -> StatusView: ...
+    @property
+    def pending(self) -> PendingView: ...
+    @property
+    def due(self) -> DueView: ...
+    @property
+    def idempotency(self) -> IdempotencyView: ...
+    @property
+    def deployments(self) -> DeploymentsView: ...
+    @property
+    def stats(self) -> StatsView: ...
+
+    def apply(self, recorded: Recorded) -> str | None:
+        """Fold one decision. Returns the id of a command that has just become leasable, else None."""
+
+
