@@ -2,7 +2,7 @@
 
 A stored message is `{"v", "id", "at", "by", "prev"?, "events": [{"type", …}]}`. Field names are those of the event
 classes; a field that has its default is left out. Version 1 is the only one so far. To change a shape: raise `VERSION`,
-add an upcaster from the old version, add a golden file under `tests/domain/golden/`, keep the old golden files for ever.
+add an upcaster from the old version, add golden files under `tests/domain/golden/`, keep the old ones for ever.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def _plain(value: Any) -> Any:
     """A storable form of a field's value: records become objects without their defaults."""
     if hasattr(value, "__dataclass_fields__"):
         return {
-            name: _plain(item)
-            for name, default in _FIELDS[type(value)]
-            if (item := getattr(value, name)) != default
+            name: _plain(item) for name, default in _FIELDS[type(value)] if (item := getattr(value, name)) != default
         }
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
@@ -67,8 +65,7 @@ def _plain(value: Any) -> Any:
 
 _RECORDS: Final = (e.Body, e.RetryPolicy, e.TraceContext, e.PushSettings, e.DeclaredTarget, Principal)
 _FIELDS: Final[Mapping[type[Any], tuple[tuple[str, Any], ...]]] = {
-    cls: tuple((field.name, _default(field)) for field in fields(cls))
-    for cls in (*EVENT_TYPES.values(), *_RECORDS)
+    cls: tuple((field.name, _default(field)) for field in fields(cls)) for cls in (*EVENT_TYPES.values(), *_RECORDS)
 }
 
 
@@ -113,11 +110,11 @@ def _read(payload: bytes) -> dict[str, Any]:
     try:
         stored: dict[str, Any] = orjson.loads(payload)
         version = stored["v"]
+        while version < VERSION:
+            stored = UPCASTERS[version](stored)
+            version += 1
     except (ValueError, KeyError, TypeError) as error:
         raise JournalCorrupt("A stored message is not a decision") from error
-    while version < VERSION:
-        stored = UPCASTERS[version](stored)
-        version += 1
     if version > VERSION:
         raise JournalCorrupt(
             f"A stored message has schema version {version}; this program reads up to {VERSION}."
@@ -147,7 +144,7 @@ def decode(payload: bytes) -> Decision:
     try:
         events = tuple([_event(data) for data in stored["events"]])
         return Decision(stored["id"], stored["at"], Principal(**stored["by"]), events, stored.get("prev"))
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise JournalCorrupt(f"A stored decision has an unknown shape: {error}") from error
 
 
@@ -156,8 +153,23 @@ def decode_recorded(position: int, key: Key, payload: bytes) -> Recorded:
     stored = _read(payload)
     try:
         return Recorded(position, key, stored["at"], tuple([_event(data) for data in stored["events"]]))
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise JournalCorrupt(f"Message {position} has an unknown shape: {error}") from error
+
+
+def inline_base64(payload: bytes) -> str:
+    """The base64 text of the one body that lies inside a stored decision.
+
+    Raises:
+        JournalCorrupt: there is none, though the state says so.
+    """
+    for event in _read(payload)["events"]:
+        for name in ("params", "response", "body"):
+            body = event.get(name)
+            if body is not None and "base64" in body:
+                text: str = body["base64"]
+                return text
+    raise JournalCorrupt("A stored decision does not hold the body that it should")
 
 
 def digest(payload: bytes) -> str:

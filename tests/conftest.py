@@ -1,4 +1,4 @@
-"""Rules for all tests: an unexpected ERROR log record fails a test; Hypothesis is small at the desk and larger in CI."""
+"""Rules for all tests: an unexpected ERROR log record fails a test; Hypothesis does little at a desk, more in CI."""
 
 from __future__ import annotations
 

@@ -6,9 +6,6 @@ from arc_es.domain.events import RetryPolicy
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import SECOND
 
-_EXPONENT_MAX = 64
-"""Beyond this every policy has reached its cap, and floats would overflow."""
-
 
 def delay(policy: RetryPolicy, attempt: int, jitter: float) -> Micros:
     """The rest after attempt number `attempt` (1 is the first), in microseconds.
@@ -18,5 +15,8 @@ def delay(policy: RetryPolicy, attempt: int, jitter: float) -> Micros:
         attempt: the attempt that ended, at least 1.
         jitter: 0 to 1; the delay is taken between half (0) and the whole (1) of the computed step.
     """
-    step = policy.initial_seconds * policy.factor ** min(attempt - 1, _EXPONENT_MAX)
+    try:
+        step = policy.initial_seconds * policy.factor ** (attempt - 1)
+    except OverflowError:  # a step beyond all floats is beyond the cap
+        step = policy.max_seconds
     return int(min(step, policy.max_seconds) * (0.5 + 0.5 * jitter) * SECOND)

@@ -253,9 +253,7 @@ def _respond_late(intent: RespondSuccess | RespondError, state: Terminal) -> Eve
         response = intent.response
         late = LateResponseRecorded(status="success", size=response.size, sha256=response.sha256)
     else:
-        late = LateResponseRecorded(
-            status="error", size=intent.size, sha256=intent.sha256, code=intent.code
-        )
+        late = LateResponseRecorded(status="error", size=intent.size, sha256=intent.sha256, code=intent.code)
     short = short_digest(late.sha256)
     accepted = 0 if isinstance(state, Expired) else state.answer
     if short == accepted or short in state.late or len(state.late) >= LATE_RESPONSES_MAX:
@@ -266,9 +264,7 @@ def _respond_late(intent: RespondSuccess | RespondError, state: Terminal) -> Eve
 def _cancel(intent: Cancel, state: State) -> Events:
     if isinstance(state, TERMINAL):
         return ()
-    return (
-        CommandFailed(attempt=attempt_of(state), origin="cancel", code="CANCELLED", message=intent.reason),
-    )
+    return (CommandFailed(attempt=attempt_of(state), origin="cancel", code="CANCELLED", message=intent.reason),)
 
 
 def _dispatch(intent: Dispatch, state: State, now: Micros) -> Events:
@@ -279,9 +275,7 @@ def _dispatch(intent: Dispatch, state: State, now: Micros) -> Events:
     if state.available_at is not None and now < state.available_at:
         raise NotLeasable
     return (
-        CommandDispatched(
-            lease_id=intent.lease_id, attempt=state.attempt, expires_at=now + intent.seconds * SECOND
-        ),
+        CommandDispatched(lease_id=intent.lease_id, attempt=state.attempt, expires_at=now + intent.seconds * SECOND),
     )
 
 

@@ -38,9 +38,7 @@ def command_id_of(random: uuid.UUID) -> str:
     return f"cmd_{random}"
 
 
-def command_id_from_key(  # noqa: PLR0913 - the scope of a key has these parts
-    deployment_id: str, target_id: str, command: str, key: str, previous: str | None
-) -> str:
+def command_id_from_key(deployment_id: str, target_id: str, command: str, key: str, previous: str | None) -> str:
     """The id of a command that has an idempotency key: equal scopes meet at one id.
 
     `previous` is the command that held the key before, once its window is over. Parts are hashed with their lengths, so

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from sys import intern
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import (
@@ -39,6 +40,9 @@ from arc_es.domain.events import (
     UploadCompleted,
 )
 from arc_es.domain.ids import Delivery, Micros, ResourceType
+from arc_es.domain.value import value
+
+Word = TypeVar("Word", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Options:
     trace: TraceContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Facts:
     """What was fixed when the command was created, and where its params are once they are complete."""
 
@@ -78,7 +82,7 @@ class Facts:
     options: Options
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PendingUpload:
     """The caller still has to upload the params."""
 
@@ -86,7 +90,7 @@ class PendingUpload:
     upload_until: Micros
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pending:
     """Waiting for a receiver or a push. `lease_end_max` is 0 as long as the command was never dispatched."""
 
@@ -96,7 +100,7 @@ class Pending:
     lease_end_max: Micros
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Leased:
     """A receiver holds the command until `expires_at`."""
 
@@ -109,7 +113,7 @@ class Leased:
     lease_end_max: Micros
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dispatched:
     """The command was, or is about to be, pushed, under a delivery lease."""
 
@@ -120,7 +124,7 @@ class Dispatched:
     lease_end_max: Micros
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Succeeded:
     """Final: a result was accepted. `answer` and `late` are short digests of the answers heard."""
 
@@ -132,7 +136,7 @@ class Succeeded:
     late: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed:
     """Final: an error was accepted, or the service gave up (`origin` says which)."""
 
@@ -145,7 +149,7 @@ class Failed:
     late: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Expired:
     """Final: the deadline passed, or the upload window closed."""
 
@@ -182,6 +186,11 @@ def short_digest(sha256: str | None) -> int:
 
 
 _route = lru_cache(maxsize=65_536)(Route)
+
+
+def _shared(word: Word) -> Word:
+    """The one object for a word that many states hold; a decoded event brings its own copy."""
+    return cast("Word", intern(word))
 
 
 def attempt_of(state: State) -> int:
@@ -235,13 +244,14 @@ def _created(state: None, event: CommandCreated, at: Micros) -> State:
     if params is None:
         facts = Facts(route, at, event.deadline, None, event.upload_size, options)
         return PendingUpload(facts, event.upload_until if event.upload_until is not None else at)
-    facts = Facts(route, at, event.deadline, params.place, params.size, options)
+    facts = Facts(route, at, event.deadline, _shared(params.place), params.size, options)
     return Pending(facts, 1, event.not_before, 0)
 
 
 def _uploaded(state: PendingUpload, event: UploadCompleted, at: Micros) -> State:
     old = state.facts
-    facts = Facts(old.route, old.created_at, old.deadline, event.params.place, event.params.size, old.options)
+    place, size = _shared(event.params.place), event.params.size
+    facts = Facts(old.route, old.created_at, old.deadline, place, size, old.options)
     return Pending(facts, 1, old.options.not_before, 0)
 
 
@@ -286,13 +296,12 @@ def _succeeded(state: Pending | Leased | Dispatched, event: CommandSucceeded, at
 
 
 def _failed(state: Live, event: CommandFailed, at: Micros) -> State:
-    return Failed(
-        state.facts, event.attempt, at, lease_end_max_of(state), event.origin, short_digest(event.sha256)
-    )
+    origin, answer = _shared(event.origin), short_digest(event.sha256)
+    return Failed(state.facts, event.attempt, at, lease_end_max_of(state), origin, answer)
 
 
 def _expired(state: Live, event: CommandExpired, at: Micros) -> State:
-    return Expired(state.facts, event.attempt, at, lease_end_max_of(state), event.reason)
+    return Expired(state.facts, event.attempt, at, lease_end_max_of(state), _shared(event.reason))
 
 
 def _late(state: Terminal, event: LateResponseRecorded, at: Micros) -> State:
@@ -300,9 +309,7 @@ def _late(state: Terminal, event: LateResponseRecorded, at: Micros) -> State:
     if isinstance(state, Succeeded):
         return Succeeded(state.facts, state.attempt, state.ended_at, state.lease_end_max, state.answer, late)
     if isinstance(state, Failed):
-        return Failed(
-            state.facts, state.attempt, state.ended_at, state.lease_end_max, state.origin, state.answer, late
-        )
+        return Failed(state.facts, state.attempt, state.ended_at, state.lease_end_max, state.origin, state.answer, late)
     return Expired(state.facts, state.attempt, state.ended_at, state.lease_end_max, state.reason, late)
 
 

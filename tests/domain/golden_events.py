@@ -1,0 +1,142 @@
+"""One decision for each event class, as written to golden/v1: first with every field set, then with required ones only.
+
+Never edit a golden file. After a new version is made, add golden/v2 beside it, and keep decoding v1.
+New event class: add it here and run `python -m tests.domain.golden_events`, which writes only files that are missing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from arc_es.codec import encode
+from arc_es.domain.events import (
+    Body,
+    CommandCreated,
+    CommandDispatched,
+    CommandExpired,
+    CommandFailed,
+    CommandLeased,
+    CommandSucceeded,
+    DeclaredTarget,
+    DeliveryFailed,
+    DeploymentDeclared,
+    Event,
+    LateResponseRecorded,
+    LeaseExpired,
+    LeaseReleased,
+    LeaseRenewed,
+    PushSettings,
+    RetryPolicy,
+    TargetObserved,
+    TraceContext,
+    UploadCompleted,
+)
+from arc_es.domain.recorded import Decision, Principal
+
+_AT: Final = 1_767_225_600_000_001
+_BY: Final = Principal("tok_1", "receiver", "192.0.2.7", "operator", "req_1")
+_SHA: Final = "74234e98afe7498fb5daf1f36ac2d78acc339464f950703b8c019892f982b90b"
+_IN_EVENT: Final = Body(place="event", size=4, sha256=_SHA, base64="bnVsbA==")
+_IN_STORE: Final = Body(place="store", size=200_000, sha256=_SHA)
+_RETRY: Final = RetryPolicy(initial_seconds=0.5, max_seconds=60.0, factor=2.0)
+
+_EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
+    (
+        DeploymentDeclared(
+            model="push",
+            targets=(
+                DeclaredTarget(
+                    resource_id="indexer",
+                    resource_type="worker",
+                    delivery="push",
+                    push=PushSettings(url="http://192.0.2.9:7000/commands", token="t0k3n", timeout_seconds=30),
+                ),
+                DeclaredTarget(resource_id="bücher", resource_type="container"),
+            ),
+            project_id="proj_1",
+            max_attempts=5,
+            retry=_RETRY,
+            idempotency_conflict="replay",
+        ),
+        DeploymentDeclared(model="pull", targets=()),
+    ),
+    (TargetObserved(resource_id="indexer", resource_type="daemon"),),
+    (
+        CommandCreated(
+            deployment_id="dep_7",
+            command="report/build",
+            target_id="indexer",
+            target_type="worker",
+            delivery="push",
+            params=_IN_EVENT,
+            upload_size=4,
+            upload_until=_AT + 86_400_000_000,
+            deadline=_AT + 300_000_000,
+            idempotency_key="order:42",
+            params_digest=_SHA,
+            max_attempts=3,
+            retry=_RETRY,
+            priority=-5,
+            not_before=_AT + 1,
+            labels={"team": "ops", "größe": "L"},
+            trace=TraceContext(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="a=1"),
+        ),
+        CommandCreated(deployment_id="dep_7", command="report/build", target_id="default", target_type=None),
+    ),
+    (UploadCompleted(params=_IN_STORE),),
+    (
+        CommandLeased(lease_id="lease_1", attempt=2, expires_at=_AT, target_type="worker", agent="a-17"),
+        CommandLeased(lease_id="lease_1", attempt=1, expires_at=_AT, target_type="daemon"),
+    ),
+    (LeaseRenewed(lease_id="lease_1", expires_at=_AT),),
+    (
+        LeaseReleased(lease_id="lease_1", attempt=2, available_at=_AT),
+        LeaseReleased(lease_id="lease_1", attempt=1),
+    ),
+    (
+        LeaseExpired(lease_id="lease_1", attempt=2, available_at=_AT),
+        LeaseExpired(lease_id="lease_1", attempt=1),
+    ),
+    (CommandDispatched(lease_id="lease_1", attempt=1, expires_at=_AT),),
+    (
+        DeliveryFailed(lease_id="lease_1", attempt=1, reason="status 503", available_at=_AT),
+        DeliveryFailed(lease_id="lease_1", attempt=1, reason="connection refused"),
+    ),
+    (CommandSucceeded(attempt=1, response=_IN_EVENT),),
+    (
+        CommandFailed(
+            attempt=1,
+            origin="agent",
+            code="HANDLER_ERROR",
+            message="no disk",
+            details="/var: 0 bytes",
+            sha256=_SHA,
+            body=_IN_STORE,
+        ),
+        CommandFailed(attempt=20, origin="attempts", code="MAX_ATTEMPTS_EXCEEDED", message=""),
+    ),
+    (CommandExpired(attempt=1, reason="deadline"),),
+    (
+        LateResponseRecorded(status="error", size=9, sha256=_SHA, code="HANDLER_TIMEOUT"),
+        LateResponseRecorded(status="success", size=0, sha256=_SHA),
+    ),
+)
+
+GOLDEN: Final = {
+    type(events[0]).__name__: Decision(f"dec_{number}", _AT, _BY, events, None if number == 0 else _SHA)
+    for number, events in enumerate(_EVENTS)
+}
+
+
+def write_missing() -> None:
+    """Write the golden files that do not exist yet."""
+    folder = Path(__file__).parent / "golden" / "v1"
+    for name, decision in GOLDEN.items():
+        path = folder / f"{name}.json"
+        if not path.exists():
+            path.write_bytes(encode(decision))
+
+
+if __name__ == "__main__":
+    write_missing()
