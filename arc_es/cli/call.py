@@ -1,0 +1,278 @@
+"""`arc-es call`: create a command, wait for its answer, print it."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+import uuid
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from arc_es.cli.options import (
+    DEFAULT_SERVER,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TIMEOUT,
+    EXIT_USAGE,
+    CommandFailure,
+    Json,
+    Server,
+    failure_of,
+    parse_deadline,
+    run_trio,
+)
+from arc_es.cli.output import complain, print_json, printable
+
+if TYPE_CHECKING:
+    from arc_es.client import ArcClient, ArcError
+
+_TERMINAL: Final = ("SUCCEEDED", "FAILED", "EXPIRED")
+_WAIT_SECONDS_MAX: Final = 60
+_QUICK_SECONDS: Final = 1.0
+"""An answer that came sooner than this was not waited for: the server does not know waitSeconds."""
+_PAUSE_SECONDS_MAX: Final = 5.0
+_TIMEOUT_SECONDS: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Order:
+    """What was asked, and how far it came."""
+
+    deployment: str
+    command: str
+    params: bytes
+    target: str | None
+    deadline: datetime | None
+    key: str
+    timeout_seconds: float
+    wait: bool
+    command_id: str | None = None
+    state: str = "unknown"
+    answer: dict[str, Any] = field(default_factory=dict)
+    result: bytes = b""
+    last_error: ArcError | None = None
+
+
+def call(  # noqa: PLR0913 - one parameter an option
+    deployment: str,
+    command: str,
+    params: Annotated[str, Parameter(allow_leading_hyphen=True)] = "{}",
+    /,
+    *,
+    target: str | None = None,
+    timeout: float = _TIMEOUT_SECONDS,
+    key: str | None = None,
+    deadline: str | None = None,
+    no_wait: Annotated[bool, Parameter(name="--no-wait", negative="")] = False,
+    json: Json = False,
+    server: Server = DEFAULT_SERVER,
+) -> int:
+    """Ask that a command run, wait, print its result.
+
+    The result goes to stdout byte for byte (indented JSON on a terminal); an error answer goes to stderr, exit
+    status 1. When the time is up the command lives on: exit status 3, and its id is told. Trouble on the way is
+    retried; the idempotency key makes that safe, also when you repeat the whole call with the same --key.
+
+    For example:
+
+        arc-es call demo greet '{"name":"ada"}' --target greeter
+
+        arc-es call demo report/build @params.json --timeout 600 --deadline 15m
+
+        tar c . | arc-es call demo backup - --key nightly-2026-03-01 > receipt.json
+
+        id=$(arc-es call demo greet --no-wait); arc-es history $id
+
+    Args:
+        deployment: Whose environment the command runs in.
+        command: Name of the command; no colon.
+        params: JSON text, - for standard input, or @FILE; the last two are sent as they are.
+        target: Which resource of the deployment; needed when there are several.
+        timeout: Seconds to wait.
+        key: Idempotency key; a second call with the same key and params joins the first. Default: a random one.
+        deadline: When the command expires if unanswered: 90s, 15m, 2h, 1d, or 2026-03-01T10:05:00Z.
+        no_wait: Print the command id and leave.
+        json: Print one JSON object: commandId, state, attempt, and result, resultBase64 or error.
+        server: Which service.
+    """
+    from arc_es.client import ArcError
+
+    order = _Order(
+        deployment=deployment,
+        command=command,
+        params=_read_params(params),
+        target=target,
+        deadline=parse_deadline(deadline, datetime.now(UTC)) if deadline else None,
+        key=key if key is not None else str(uuid.uuid4()),
+        timeout_seconds=timeout,
+        wait=not no_wait,
+    )
+    try:
+        run_trio(_run, order, server)
+    except ArcError as error:
+        raise failure_of(error) from error
+    except KeyboardInterrupt:
+        complain("interrupted", advice=_later(order) if order.command_id else "")
+        return EXIT_INTERRUPTED
+    return _report(order, as_json=json)
+
+
+def _read_params(text: str) -> bytes:
+    try:
+        if text == "-":
+            return sys.stdin.buffer.read()
+        if text.startswith("@"):
+            return Path(text[1:]).read_bytes()
+    except OSError as error:
+        raise CommandFailure(f"{text}: cannot be read: {error.strerror}", exit_status=EXIT_USAGE) from error
+    try:
+        json_text.loads(text)
+    except ValueError as error:
+        advice = "quote it for the shell, or give bytes of any kind with - or @FILE"
+        raise CommandFailure(f"params are not JSON: {error}", advice=advice, exit_status=EXIT_USAGE) from error
+    return text.encode()
+
+
+async def _run(order: _Order, server: Server) -> None:
+    """Create and wait, for as long as was asked; `order` tells how far it came."""
+    import trio
+
+    async with server.client("call") as client:
+        with _spinner(order), trio.move_on_after(order.timeout_seconds):
+            await _create(order, client)
+            if order.wait:
+                await _wait(order, client)
+
+
+async def _create(order: _Order, client: ArcClient) -> None:
+    from arc_es.client import retrying
+
+    created = await retrying(
+        lambda: client.create(
+            order.deployment,
+            order.command,
+            order.params,
+            target_id=order.target,
+            deadline=order.deadline,
+            idempotency_key=order.key,
+        ),
+        on_retry=lambda error, _: _note(order, error),
+    )
+    order.command_id, order.state = created["commandId"], created["state"]
+
+
+async def _wait(order: _Order, client: ArcClient) -> None:
+    """Ask until the command is terminal, then fetch the result."""
+    import trio
+
+    from arc_es.client import Backoff, retrying
+
+    command_id, ends_at = str(order.command_id), trio.current_time() + order.timeout_seconds
+    pause, early = Backoff(initial_seconds=0.5, factor=1.5, max_seconds=_PAUSE_SECONDS_MAX), 0
+    while True:
+        asked_at = trio.current_time()
+        wait_seconds = max(1, min(_WAIT_SECONDS_MAX, int(ends_at - asked_at)))
+        order.answer = await retrying(
+            partial(client.status, command_id, wait_seconds=wait_seconds),
+            on_retry=lambda error, _: _note(order, error),
+        )
+        if order.answer["state"] in _TERMINAL:
+            break
+        order.state = order.answer["state"]
+        if trio.current_time() - asked_at < _QUICK_SECONDS:
+            early += 1
+            await trio.sleep(pause.delay_seconds(early))
+    response = order.answer.get("response") or {}
+    if response.get("status") == "success":
+        order.result = await retrying(lambda: client.body(response["response"]))
+    order.state = order.answer["state"]
+
+
+def _note(order: _Order, error: ArcError) -> None:
+    """Say once that it takes longer, not at every attempt."""
+    if order.last_error is None:
+        complain(f"{error}; trying again for up to {order.timeout_seconds:g} s")
+    order.last_error = error
+
+
+def _spinner(order: _Order) -> AbstractContextManager[object]:
+    if not (order.wait and sys.stderr.isatty()):
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(f"waiting for {printable(order.command)}")
+
+
+def _report(order: _Order, *, as_json: bool) -> int:
+    """Print what came of it; the exit status."""
+    if order.command_id is None:
+        cause = failure_of(order.last_error) if order.last_error else None
+        why = cause.message if cause else f"the service did not answer within {order.timeout_seconds:g} s"
+        advice = f"it may have been created all the same: repeat with --key {order.key} to be safe"
+        raise CommandFailure(why, advice=advice)
+    if as_json:
+        print_json(_summary(order))
+    if not order.wait:
+        if not as_json:
+            print(order.command_id)
+        return 0
+    if order.state == "SUCCEEDED":
+        if not as_json:
+            _print_result(order.result)
+        return 0
+    if order.state not in _TERMINAL:
+        message = f"no result within {order.timeout_seconds:g} s: command {order.command_id} is {order.state}"
+        complain(message, advice=_later(order))
+        return EXIT_TIMEOUT
+    complain(_failure(order))
+    return EXIT_FAILED
+
+
+def _later(order: _Order) -> str:
+    return f"it lives on; look later with: arc-es history {order.command_id}"
+
+
+def _failure(order: _Order) -> str:
+    if order.state == "EXPIRED":
+        return f"command {order.command_id} expired before an answer came"
+    error = order.answer.get("response") or {}
+    details = f" ({error['details']})" if error.get("details") else ""
+    return printable(f"command {order.command_id} failed: {error.get('code')}: {error.get('message')}{details}")
+
+
+def _summary(order: _Order) -> dict[str, Any]:
+    summary: dict[str, Any] = {"commandId": order.command_id, "state": order.state}
+    if "attempt" in order.answer:
+        summary["attempt"] = order.answer["attempt"]
+    response = order.answer.get("response") or {}
+    if response.get("status") == "error":
+        summary["error"] = {name: response[name] for name in ("code", "message", "details") if response.get(name)}
+    elif order.state == "SUCCEEDED":
+        summary |= _result_fields(order.result)
+    return summary
+
+
+def _result_fields(result: bytes) -> dict[str, Any]:
+    import base64
+
+    try:
+        return {"result": json_text.loads(result)}
+    except ValueError:
+        return {"resultBase64": base64.b64encode(result).decode()}
+
+
+def _print_result(result: bytes) -> None:
+    if not sys.stdout.isatty():
+        sys.stdout.buffer.write(result)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        print_json(json_text.loads(result))
+    except ValueError:
+        print(printable(result.decode(errors="replace")))

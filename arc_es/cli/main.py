@@ -1,0 +1,72 @@
+"""`arc-es`: picks the sub-command, and turns every error of a user into one line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from cyclopts import App, CycloptsError
+
+from arc_es import __version__
+from arc_es.cli.call import call
+from arc_es.cli.doctor import doctor
+from arc_es.cli.history import history
+from arc_es.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CommandFailure
+from arc_es.cli.output import complain
+from arc_es.cli.queues import queues
+from arc_es.cli.serve import serve
+from arc_es.cli.work import work
+
+_EPILOGUE: Final = """\
+Try it, in three terminals:
+
+    arc-es serve
+    arc-es work demo greeter -- sh -c 'tr a-z A-Z'
+    arc-es call demo greet '{"name":"ada"}' --target greeter
+
+Server and token come from `--url` and `--token`, or `ARC_URL` and `ARC_TOKEN`. Exit status: 0 success, 1 failure,
+2 wrong usage or settings, 3 time-out, 130 Ctrl-C. More, with examples: `arc-es call --help`, and so on.
+"""
+
+
+def build() -> App:
+    """The whole command line. Sub-commands import what is slow to import when they run."""
+    app = App(
+        name="arc-es",
+        help="A durable remote-command service whose every transition is an event.",
+        help_epilogue=_EPILOGUE,
+        help_format="markdown",
+        version=__version__,
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    for sub_command in (serve, call, work, history, queues, doctor):
+        app.command(sub_command, help_epilogue="")
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    try:
+        status = build()(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
+    except CycloptsError as error:
+        complain(_one_line(str(error)), advice="see arc-es --help")
+        return EXIT_USAGE
+    except CommandFailure as failure:
+        complain(failure.message, advice=failure.advice)
+        return failure.exit_status
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone: `arc-es queues | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return status if isinstance(status, int) else 0
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,10 @@
+"""A small HTTP client for the service; works on trio and on asyncio. Imports nothing of the server."""
+
+from __future__ import annotations
+
+from arc_es.client.client import ArcClient
+from arc_es.client.errors import ArcError, BadAnswer, ServerUnreachable
+from arc_es.client.lease import Lease
+from arc_es.client.retry import Backoff, retrying
+
+__all__ = ["ArcClient", "ArcError", "Backoff", "BadAnswer", "Lease", "ServerUnreachable", "retrying"]

@@ -1,0 +1,331 @@
+"""`ArcClient`: one method for each call of the service, no retries of its own (see `retry.py`)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ssl
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx2
+import orjson
+
+from arc_es.client.errors import ArcError, BadAnswer, ServerUnreachable, is_temporary
+from arc_es.client.lease import JsonObject, Lease, parse_lease
+from arc_es.domain.ids import Target
+
+INLINE_PARAMS_BYTES_MAX: Final = 1_500_000
+"""Larger params are uploaded first: as base64 they would not fit the 2 MiB of a request."""
+_ANSWER_SECONDS_MAX: Final = 30.0
+_CONNECT_SECONDS_MAX: Final = 5.0
+_CONNECTIONS_MAX: Final = 100
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+_MESSAGE_CHARS_MAX: Final = 300
+
+
+def api_base(url: str) -> httpx2.URL:
+    """The URL in front of `/commands`: with `/v1`, without a trailing slash, its query kept.
+
+    Raises:
+        ValueError: it is no http or https URL.
+    """
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise ValueError(f"{url!r} is not a URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8420")
+    path = parsed.path.rstrip("/")
+    return parsed.copy_with(path=path if path.endswith("/v1") else f"{path}/v1", fragment=None)
+
+
+class ArcClient:
+    """A connection to one service, used as an async context manager.
+
+    Every method raises `ArcError` when the service refuses, `ServerUnreachable` when there is no answer, `BadAnswer`
+    when the answer is none of this service's. Methods have no time-out parameter: open a cancel scope.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, user_agent: str = "arc-es-client") -> None:
+        """Nothing is sent yet.
+
+        Args:
+            url: of the service, with or without `/v1`.
+            token: bearer token; never sent to signed URLs.
+            user_agent: recorded in the events that this client causes.
+
+        Raises:
+            ValueError: the URL is not one.
+        """
+        self._base = api_base(url)
+        self._auth = {"Authorization": f"Bearer {token}"} if token else {}
+        self._user_agent = user_agent
+        self._by_scheme: dict[str, httpx2.AsyncClient] = {}
+        self._closing = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Ready to use."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all connections."""
+        await self._closing.aclose()
+
+    # --- the sender's side
+
+    async def create(
+        self,
+        deployment_id: str,
+        command: str,
+        params: bytes = b"{}",
+        *,
+        target_id: str | None = None,
+        deadline: datetime | None = None,
+        idempotency_key: str | None = None,
+        **extra: Any,
+    ) -> JsonObject:
+        """Create a command, uploading large params; the answer of the last step (`commandId`, `state`).
+
+        Safe to repeat only with an idempotency key. `extra` are further request fields, by their wire names.
+        """
+        request: JsonObject = {
+            "deploymentId": deployment_id,
+            "command": command,
+            "params": _params_spec(params),
+            **extra,
+        }
+        if target_id is not None:
+            request["targetResourceId"] = target_id
+        if deadline is not None:
+            request["deadline"] = deadline.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        if idempotency_key is not None:
+            request["idempotencyKey"] = idempotency_key
+        created = await self._json("POST", "/commands", request)
+        if created.get("next") != "upload":
+            return created
+        await self.put_object(created["storageUpload"]["putRequest"], params)
+        path = f"/commands/{_segment(created['commandId'])}/upload-complete"
+        return await self._json("POST", path, {"size": len(params)})
+
+    async def status(self, command_id: str, *, wait_seconds: int = 0) -> JsonObject:
+        """The status of a command; with `wait_seconds` (to 60) when it is terminal, or at the end of that time."""
+        query = {"waitSeconds": str(wait_seconds)} if wait_seconds else {}
+        return await self._json("GET", f"/commands/{_segment(command_id)}", query=query, wait_seconds=wait_seconds)
+
+    async def payload(self, command_id: str) -> JsonObject:
+        """Params and response of a command."""
+        return await self._json("GET", f"/commands/{_segment(command_id)}/payload")
+
+    async def events(self, command_id: str) -> JsonObject:
+        """The whole history of a command: `{"events": [...]}`."""
+        return await self._json("GET", f"/commands/{_segment(command_id)}/events")
+
+    # --- the receiver's side
+
+    async def lease(
+        self,
+        deployment_id: str,
+        target: Target | None = None,
+        *,
+        count: int = 1,
+        lease_seconds: int = 60,
+        wait_seconds: int = 0,
+        agent: Mapping[str, Any] | None = None,
+    ) -> list[Lease]:
+        """Take up to `count` commands, waiting up to `wait_seconds` (to 60) for one; an empty list if none came."""
+        request: JsonObject = {"deploymentId": deployment_id, "maxLeases": count, "leaseSeconds": lease_seconds}
+        if target is not None:
+            request["target"] = {"resourceId": target.resource_id, "resourceType": target.resource_type}
+        if wait_seconds:
+            request["waitSeconds"] = wait_seconds
+        if agent is not None:
+            request["agent"] = dict(agent)
+        url = self._url("/commands/leases", {})
+        response = await self._send("POST", url, content=orjson.dumps(request), wait_seconds=wait_seconds)
+        server_time, endpoint = _date_of(response), str(url.copy_with(query=None))
+        try:
+            return [parse_lease(info, endpoint, server_time) for info in _object(response)["leases"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            # Retryable: one bad envelope must not stop a worker; its lease runs out and somebody else may read it.
+            message = f"A lease answer has an unknown shape: {error!r}"
+            raise BadAnswer(message, status=response.status_code, retryable=True) from error
+
+    async def release(self, lease_id: str) -> None:
+        """Give a leased command back; it can be leased again at once."""
+        await self._send("POST", self._url(f"/commands/leases/{_segment(lease_id)}/release", {}), content=b"{}")
+
+    async def submit(self, submit_url: str, response: Mapping[str, Any]) -> None:
+        """Answer a command by its signed URL (`Lease.submit_url`), without a token. Safe to repeat.
+
+        `response` is a CommandResponse (`arc.v1` 3.3).
+        """
+        content = orjson.dumps(dict(response))
+        await self._send("PUT", httpx2.URL(submit_url), content=content, signed=True)
+
+    # --- bodies
+
+    async def body(self, spec: Mapping[str, Any]) -> bytes:
+        """The bytes of a BodySpec (`arc.v1` 3.2), downloaded if they are in storage."""
+        if spec.get("mode") == "inline":
+            try:
+                return base64.b64decode(spec["inlineBase64"], validate=True)
+            except (KeyError, TypeError, binascii.Error) as error:
+                raise BadAnswer("An inline body is not base64", status=200) from error
+        request = spec.get("storageGetRequest")
+        if not request:
+            raise BadAnswer("A stored body comes without a download request", status=200)
+        response = await self._presigned(request)
+        return response.content
+
+    async def put_object(self, request: Mapping[str, Any], content: bytes) -> None:
+        """Upload bytes by a PresignedRequest, with exactly its method, URL and headers."""
+        await self._presigned(request, content)
+
+    # --- operations
+
+    async def queues(self) -> JsonObject:
+        """What waits where: `{"queues": [...], "appliedSeq"}`."""
+        return await self._json("GET", "/queues")
+
+    async def health(self) -> JsonObject:
+        """Answers while the process serves requests."""
+        return await self._json("GET", "/healthz")
+
+    async def readiness(self) -> JsonObject:
+        """Answers 200 when all events are applied; else raises with status 503."""
+        return await self._json("GET", "/readyz")
+
+    # --- one request
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        request: JsonObject | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        wait_seconds: int = 0,
+    ) -> JsonObject:
+        content = None if request is None else orjson.dumps(request)
+        return _object(
+            await self._send(method, self._url(path, query or {}), content=content, wait_seconds=wait_seconds)
+        )
+
+    async def _presigned(self, request: Mapping[str, Any], content: bytes | None = None) -> httpx2.Response:
+        backend = request["backend"]
+        if backend.get("type") != "http":
+            raise BadAnswer(f"Storage of type {backend.get('type')!r} is not supported", status=200)
+        url, headers = httpx2.URL(backend["url"]), dict(backend["headers"])
+        return await self._send(backend["method"], url, content=content, signed=True, headers=headers)
+
+    async def _send(
+        self,
+        method: str,
+        url: httpx2.URL,
+        *,
+        content: bytes | None = None,
+        wait_seconds: int = 0,
+        signed: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        if headers is None:
+            headers = {"Content-Type": "application/json"} if content is not None else {}
+        headers = {"User-Agent": self._user_agent, **headers} if signed else {**self._headers(), **headers}
+        timeout = httpx2.Timeout(_ANSWER_SECONDS_MAX + wait_seconds, connect=_CONNECT_SECONDS_MAX)
+        try:
+            http = await self._http(url.scheme)
+            response = await http.request(method, url, content=content, headers=headers, timeout=timeout)
+        except httpx2.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise ServerUnreachable(f"no answer from {_origin(url)}: {reason}") from error
+        if not response.is_success:
+            raise _error_of(response)
+        return response
+
+    def _headers(self) -> dict[str, str]:
+        return {"User-Agent": self._user_agent, "Accept": "application/json", **self._auth}
+
+    async def _http(self, scheme: str) -> httpx2.AsyncClient:
+        """One pool a scheme: loading the trusted certificates takes 40 ms to 300 ms, which plain http never needs."""
+        if (http := self._by_scheme.get(scheme)) is None:
+            trust_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            http = httpx2.AsyncClient(
+                verify=True if scheme == "https" else trust_nobody,
+                mounts={f"all://{host}": None for host in _LOOPBACK},  # a proxy cannot reach our loopback
+                limits=httpx2.Limits(max_connections=_CONNECTIONS_MAX),
+            )
+            self._by_scheme[scheme] = http
+            await self._closing.enter_async_context(http)
+        return http
+
+    def _url(self, path: str, query: Mapping[str, str]) -> httpx2.URL:
+        prefix, mark, kept = self._base.raw_path.partition(b"?")
+        url = self._base.copy_with(raw_path=prefix + path.encode() + mark + kept)
+        return url.copy_merge_params(query) if query else url
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _params_spec(params: bytes) -> JsonObject:
+    if len(params) <= INLINE_PARAMS_BYTES_MAX:
+        return {"mode": "inline", "inlineBase64": base64.b64encode(params).decode()}
+    return {"mode": "storage", "size": len(params)}
+
+
+def _origin(url: httpx2.URL) -> str:
+    """Scheme, host and port: the rest may hold a signature."""
+    return f"{url.scheme}://{url.netloc.decode()}"
+
+
+def _date_of(response: httpx2.Response) -> datetime:
+    """The server's clock, to the second; ours if it did not say."""
+    try:
+        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return datetime.now(UTC)
+
+
+def _object(response: httpx2.Response) -> JsonObject:
+    try:
+        answer = orjson.loads(response.content)
+    except orjson.JSONDecodeError as error:
+        raise BadAnswer(f"{_origin(response.url)} did not answer with JSON", status=response.status_code) from error
+    if not isinstance(answer, dict):
+        raise BadAnswer(f"{_origin(response.url)} did not answer with an object", status=response.status_code)
+    return answer
+
+
+def _error_of(response: httpx2.Response) -> ArcError:
+    status = response.status_code
+    try:
+        problem = orjson.loads(response.content)
+        code, message, retryable = problem["code"], problem["message"], problem["retryable"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = f"{_origin(response.url)} answered {status} {response.reason_phrase}, not as this service does"
+        return BadAnswer(message, status=status, retryable=is_temporary(status))
+    details = problem.get("details")
+    return ArcError(
+        str(message)[:_MESSAGE_CHARS_MAX],
+        status=status,
+        code=str(code),
+        retryable=bool(retryable),
+        details=details[:_MESSAGE_CHARS_MAX] if isinstance(details, str) else None,
+        retry_after_seconds=_retry_after_seconds(response),
+    )
+
+
+def _retry_after_seconds(response: httpx2.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
