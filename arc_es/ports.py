@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from arc_es.domain.deployments import Deployment
 from arc_es.domain.ids import Micros, ResourceType
+from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import Key, Recorded
 from arc_es.domain.state import State
 
@@ -160,18 +162,6 @@ class StatusView(Protocol):
     def __len__(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class QueueCounts:
-    """One target's queue. Times in microseconds since the epoch."""
-
-    deployment_id: str
-    target_id: str
-    pending: int
-    delayed: int
-    leased: int
-    oldest_pending_at: Micros | None
-
-
 class PendingView(Protocol):
     """Which commands wait for a receiver, per target, best first: higher priority, then longer waiting."""
 
@@ -188,6 +178,9 @@ class PendingView(Protocol):
 
     def next_available_at(self) -> Micros | None:
         """When the next delayed command becomes leasable."""
+
+    def wake_delayed(self, now: Micros) -> list[str]:
+        """Make commands whose time has come leasable; returns their ids."""
 
     def queues(self, now: Micros) -> list[QueueCounts]:
         """All queues that ever had a command."""
@@ -267,3 +260,15 @@ class ReadModels(Protocol):
         """Fold one decision. Returns the id of a command that has just become leasable, else None."""
 
 
+
+
+class Overloaded(Exception):
+    """Too much is going on; nothing was written. Try again later."""
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    def now(self) -> Micros:
+        """Microseconds since the Unix epoch, UTC."""
+        return time.time_ns() // 1_000

@@ -1,0 +1,82 @@
+"""Appending until the outcome is known.
+
+A journal may lose an acknowledgement. Then the message may be there, or may still arrive, and nobody may call it failed.
+The way out (jetstream.md 8.4): read the last message of the history from the leader and compare ids. It is mine: stored.
+It is another: superseded. It is the old one: absent, which is not final, so send the same bytes again; the expected
+version makes that safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from arc_es.codec import decode
+from arc_es.ports import Append, AppendOutcome, Conflict, Journal, JournalFull, JournalUnavailable, OutcomeUnknown
+
+RETRY_SECONDS_FIRST: Final = 0.05
+RETRY_SECONDS_MAX: Final = 1.0
+
+
+class Committer:
+    """Appends through troubles, for a bounded time."""
+
+    def __init__(self, journal: Journal, seconds_max: float) -> None:
+        self._journal = journal
+        self._seconds_max = seconds_max
+
+    async def commit(self, appends: Sequence[Append]) -> list[AppendOutcome]:
+        """Store messages; each outcome is a position, Conflict, JournalFull, JournalUnavailable or OutcomeUnknown.
+
+        JournalUnavailable (nothing was written) and OutcomeUnknown are answered only after retrying for the bound. The
+        work is shielded from cancellation, so that a caller who leaves cannot leave a history half-decided.
+        """
+        with trio.CancelScope(shield=True):
+            outcomes = await self._journal.append(appends)
+            unclear = [
+                index
+                for index, outcome in enumerate(outcomes)
+                if not isinstance(outcome, int | JournalFull)
+            ]
+            if unclear:
+                deadline = trio.current_time() + self._seconds_max
+                async with trio.open_nursery() as nursery:
+                    for index in unclear:
+                        nursery.start_soon(self._settle_into, outcomes, index, appends[index], deadline)
+        return outcomes
+
+    async def _settle_into(
+        self, outcomes: list[AppendOutcome], index: int, append: Append, deadline: float
+    ) -> None:
+        outcomes[index] = await self._settle(append, outcomes[index], deadline)
+
+    async def _settle(self, append: Append, outcome: AppendOutcome, deadline: float) -> AppendOutcome:
+        """Find out what became of one append, sending it again as often as needed."""
+        pause_seconds = RETRY_SECONDS_FIRST
+        ambiguous = isinstance(outcome, OutcomeUnknown)
+        while not isinstance(outcome, int | JournalFull):
+            found = await self._look(append)
+            if found is not None:
+                return found
+            if trio.current_time() >= deadline:
+                unknown = OutcomeUnknown("The journal did not say in time whether it stored the message")
+                return unknown if ambiguous else JournalUnavailable("The journal cannot be reached")
+            await trio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, RETRY_SECONDS_MAX)
+            outcome = (await self._journal.append([append]))[0]
+            ambiguous = ambiguous or isinstance(outcome, OutcomeUnknown)
+        return outcome
+
+    async def _look(self, append: Append) -> AppendOutcome | None:
+        """The settled outcome as the leader's last message shows it; None: not settled yet."""
+        try:
+            last = await self._journal.last(append.key)
+        except JournalUnavailable:
+            return None
+        if last is None or last.position == append.expected:
+            return None
+        if decode(last.payload).id == append.id:
+            return last.position
+        return Conflict(f"Message {last.position} was stored first")

@@ -1,0 +1,110 @@
+"""The one loop that feeds every projection: own writes and other nodes' alike, at start and for ever."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from arc_es.actors.messages import Messages
+from arc_es.codec import decode_recorded
+from arc_es.domain.recorded import Key
+from arc_es.ports import Journal, JournalUnavailable, ReadModels
+
+RETRY_SECONDS: Final = 0.2
+
+
+class Follower:
+    """Applies the journal to the read models, in order, and wakes those who wait for a position."""
+
+    def __init__(self, journal: Journal, models: ReadModels, messages: Messages) -> None:
+        self._journal = journal
+        self._models = models
+        self._messages = messages
+        self._waiting: dict[int, trio.Event] = {}
+        self._watching: dict[Key, trio.Event] = {}
+        self._caught_up = trio.Event()
+        self._started = time.monotonic()
+        self.applied = 0
+        self.target = 0
+        self.on_leasable: Callable[[str], None] = lambda command_id: None
+        self.on_applied: Callable[[], None] = lambda: None
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that was stored before the start has been applied."""
+        return self._caught_up.is_set()
+
+    async def wait_ready(self) -> None:
+        """Wait until the replay at start is done."""
+        await self._caught_up.wait()
+
+    def progress(self) -> dict[str, float | int]:
+        """How far the replay is: applied and target positions, events/s, seconds still to go."""
+        seconds = max(time.monotonic() - self._started, 1e-6)
+        rate = self._models.stats.events / seconds
+        share = self.applied / self.target if self.target else 1.0
+        eta = seconds * (1 - share) / share if share else 0.0
+        return {
+            "applied": self.applied,
+            "target": self.target,
+            "eventsPerSecond": round(rate),
+            "etaSeconds": round(eta, 1),
+        }
+
+    async def run(self) -> None:
+        """Follow the journal for ever. What cannot be folded ends the service: it must not answer from a wrong state."""
+        while True:
+            try:
+                self.target = await self._journal.end()
+            except JournalUnavailable:
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                break
+        if self.target == 0:
+            self._caught_up.set()
+        await self._journal.follow(self.applied, self._handle)
+
+    async def reached(self, position: int) -> None:
+        """Wait until the message at this position has been applied: read your own writes."""
+        if position <= self.applied:
+            return
+        event = self._waiting.get(position)
+        if event is None:
+            event = self._waiting[position] = trio.Event()
+        await event.wait()
+
+    async def changed(self, key: Key) -> None:
+        """Wait for the next message of one history."""
+        event = self._watching.get(key)
+        if event is None:
+            event = self._watching[key] = trio.Event()
+        await event.wait()
+
+    async def caught_up_with(self, key: Key) -> None:
+        """Wait until all that is stored of one history now has been applied."""
+        last = await self._journal.last(key)
+        if last is not None:
+            await self.reached(last.position)
+
+    def _handle(self, position: int, key: Key, payload: bytes) -> None:
+        leasable = self._models.apply(decode_recorded(position, key, payload))
+        self.applied = position
+        if not self._caught_up.is_set():
+            if position >= self.target:
+                self._caught_up.set()
+            return
+        self._messages.put(position, payload)
+        event = self._waiting.pop(position, None)
+        if event is not None:
+            event.set()
+        watched = self._watching.pop(key, None)
+        if watched is not None:
+            watched.set()
+        if leasable is not None:
+            self.on_leasable(leasable)
+        self.on_applied()
+
+

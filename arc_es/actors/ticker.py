@@ -1,0 +1,96 @@
+"""The loop that makes time pass: deadlines, lease ends and delayed commands act without anybody polling."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from arc_es.actors.turns import Ask, Turns
+from arc_es.domain.ids import Micros
+from arc_es.domain.intents import Tick
+from arc_es.domain.limits import SECOND
+from arc_es.domain.recorded import SERVICE
+from arc_es.ports import Clock, JournalError, Overloaded, ReadModels
+
+BATCH_MAX: Final = 500
+SLEEP_SECONDS_MAX: Final = 0.5
+"""Also without anything due: a wall clock that was set forward is noticed within this time."""
+TROUBLE_SECONDS: Final = 0.1
+
+log = logging.getLogger("arc_es.ticker")
+
+
+class Ticker:
+    """Sleeps to the head of `due`, then sends Tick to what is due."""
+
+    def __init__(
+        self, turns: Turns, models: ReadModels, clock: Clock, on_leasable: Callable[[str], None]
+    ) -> None:
+        self._turns = turns
+        self._models = models
+        self._clock = clock
+        self._on_leasable = on_leasable
+        self._nudged = trio.Event()
+        self._sleeping_until: Micros = 0
+
+    def nudge(self) -> None:
+        """Look again if something is due earlier than the planned end of sleep."""
+        next_at = self._next_at()
+        if next_at is not None and next_at < self._sleeping_until:
+            self._nudged.set()
+
+    async def run(self) -> None:
+        """Tick for ever."""
+        while True:
+            now = self._clock.now()
+            next_at = self._next_at()
+            if next_at is not None and next_at <= now:
+                await self._tick(now)
+                continue
+            wait = SLEEP_SECONDS_MAX * SECOND if next_at is None else min(next_at - now, SLEEP_SECONDS_MAX * SECOND)
+            self._sleeping_until = now + int(wait)
+            with trio.move_on_after(wait / SECOND):
+                await self._nudged.wait()
+            self._nudged = trio.Event()
+
+    def _next_at(self) -> Micros | None:
+        due_at, available_at = self._models.due.next_at(), self._models.pending.next_available_at()
+        if due_at is None or available_at is None:
+            return available_at if due_at is None else due_at
+        return min(due_at, available_at)
+
+    async def _tick(self, now: Micros) -> None:
+        for command_id in self._models.pending.wake_delayed(now):
+            self._on_leasable(command_id)
+        if not await self.tick_due(now):
+            await trio.sleep(TROUBLE_SECONDS)
+
+    async def tick_due(self, now: Micros) -> bool:
+        """Apply all lease ends and deadlines that are due at `now`, in batches; False if some have to wait.
+
+        A command that somebody has a turn of right now waits: every turn begins with what is due.
+        """
+        waiting: list[str] = []
+        try:
+            while ids := self._models.due.take_due(now, BATCH_MAX):
+                waiting.extend(ids)
+                done = await self._turns.perform_each([self._ask(command_id) for command_id in ids])
+                del waiting[-len(ids) :]
+                waiting.extend(command_id for command_id, row in zip(ids, done, strict=True) if row is None)
+        except (JournalError, Overloaded) as trouble:
+            log.warning("Cannot apply due changes now, will try again: %s", trouble)
+        finally:
+            self._models.due.put_back(waiting)
+        return not waiting
+
+    def _ask(self, command_id: str) -> Ask:
+        row = self._models.status.get(command_id)
+        assert row is not None, "due names a command that does not exist"
+        deployment_id = row.state.facts.route.deployment_id
+        return Ask(command_id, deployment_id, Tick(jitter=random.random()), SERVICE)  # noqa: S311 - jitter, no secret
+
+

@@ -1,0 +1,229 @@
+"""Deciding and storing: what happens in one turn of a command or a deployment.
+
+A turn reads the folded state, lets the pure domain decide, appends with the version it read, and waits until the
+follower has applied it. Somebody else was faster: wait until their message is applied too, decide again, a bounded
+number of times.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from arc_es.actors.commit import Committer
+from arc_es.actors.directory import Directory
+from arc_es.actors.follower import Follower
+from arc_es.actors.messages import Messages
+from arc_es.codec import digest, encode
+from arc_es.domain.decide import decide
+from arc_es.domain.deployments import DeploymentIntent, decide_deployment
+from arc_es.domain.errors import Rejected
+from arc_es.domain.events import Body, CommandEvent, Event
+from arc_es.domain.ids import Micros
+from arc_es.domain.intents import Intent, Tick
+from arc_es.domain.recorded import SERVICE, CommandKey, Decision, DeploymentKey, Key, Principal
+from arc_es.domain.state import State, needs_body
+from arc_es.ports import (
+    Append,
+    BodyKind,
+    Clock,
+    Conflict,
+    Journal,
+    JournalError,
+    JournalUnavailable,
+    ReadModels,
+    Row,
+)
+
+CONFLICTS_MAX: Final = 20
+"""A turn that lost this many races in a row gives up; others are making progress all the while."""
+APPLY_SECONDS_MAX: Final = 30.0
+"""How long a stored decision may take to come back through the follower."""
+
+Decide = Callable[[Micros], tuple[Principal, tuple[Event, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One intent for one command, with the bytes of the body that its event will refer to, if that is a message."""
+
+    command_id: str
+    deployment_id: str
+    intent: Intent
+    by: Principal
+    body: bytes | None = None
+    body_kind: BodyKind = "params"
+
+
+class Turns:
+    """Performs intents. All writing of the service goes through here."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        models: ReadModels,
+        follower: Follower,
+        messages: Messages,
+        clock: Clock,
+        *,
+        actors_max: int,
+        append_seconds_max: float,
+    ) -> None:
+        self._models = models
+        self._follower = follower
+        self._messages = messages
+        self._clock = clock
+        self._committer = Committer(journal, append_seconds_max)
+        self.directory = Directory(actors_max)
+
+    async def perform(self, ask: Ask) -> Row:
+        """Do what is asked; what is overdue on the command happens first, by the service itself.
+
+        Raises:
+            Rejected: refused; nothing of the intent was stored.
+            JournalError: it could not be stored, or nobody knows (OutcomeUnknown).
+            Overloaded: too much is going on; nothing was stored.
+        """
+        key = CommandKey(ask.deployment_id, ask.command_id)
+        async with self.directory.turn(key):
+            await self._decided(
+                key, lambda: self._version(ask.command_id), lambda now: self._next(ask, now), ask.body, ask.body_kind
+            )
+            row = self._models.status.get(ask.command_id)
+            assert row is not None, "an intent was accepted for a command that does not exist"
+            return row
+
+    async def perform_deployment(self, deployment_id: str, intent: DeploymentIntent, by: Principal) -> None:
+        """Declare a deployment or record a seen target. Raises as `perform`."""
+        key = DeploymentKey(deployment_id)
+        deployments = self._models.deployments
+        async with self.directory.turn(key):
+            await self._decided(
+                key,
+                lambda: deployments.version(deployment_id),
+                lambda now: (by, decide_deployment(intent, deployments.get(deployment_id))),
+            )
+
+    async def perform_each(self, asks: Sequence[Ask]) -> list[Row | None]:
+        """Do many things with one append; what is busy, refused or lost to somebody else is None and unchanged.
+
+        Raises:
+            JournalError: none of it could be stored.
+        """
+        results: list[Row | None] = [None] * len(asks)
+        mine: list[tuple[int, CommandKey]] = []
+        try:
+            for index, ask in enumerate(asks):
+                key = CommandKey(ask.deployment_id, ask.command_id)
+                if self.directory.try_acquire(key):
+                    mine.append((index, key))
+            await self._append_each(asks, mine, results)
+        finally:
+            for _, key in mine:
+                self.directory.release(key)
+        return results
+
+    async def _append_each(
+        self, asks: Sequence[Ask], mine: Sequence[tuple[int, CommandKey]], results: list[Row | None]
+    ) -> None:
+        now = self._clock.now()
+        planned: list[tuple[int, CommandKey, Principal, tuple[CommandEvent, ...], int]] = []
+        for index, key in mine:
+            ask = asks[index]
+            try:
+                by, events = self._next(ask, now)
+            except Rejected:
+                continue
+            if events and (by is ask.by or isinstance(ask.intent, Tick)):
+                planned.append((index, key, by, events, self._version(ask.command_id)))
+        if not planned:
+            return
+        payloads = await self._messages.get_many([version for *_, version in planned])
+        appends = [
+            self._append(key, version, Decision(_new_id(), now, by, events, digest(previous)))
+            for (_, key, by, events, version), previous in zip(planned, payloads, strict=True)
+        ]
+        outcomes = await self._committer.commit(appends)
+        positions = [outcome for outcome in outcomes if isinstance(outcome, int)]
+        if positions:
+            await self._applied(max(positions))
+        elif troubles := [error for error in outcomes if isinstance(error, JournalError)]:
+            if not any(isinstance(error, Conflict) for error in troubles):
+                raise troubles[0]
+        for (index, key, *_), outcome in zip(planned, outcomes, strict=True):
+            if isinstance(outcome, int):
+                results[index] = self._models.status.get(key.command_id)
+
+    async def _decided(
+        self,
+        key: Key,
+        version_of: Callable[[], int],
+        next_of: Decide,
+        body: bytes | None = None,
+        body_kind: BodyKind = "params",
+    ) -> None:
+        """Decide and append until there is nothing more to decide."""
+        for _ in range(CONFLICTS_MAX):
+            now = self._clock.now()
+            by, events = next_of(now)
+            if not events:
+                return
+            version = version_of()
+            previous = digest(await self._messages.get(version)) if version else None
+            append = self._append(
+                key, version, Decision(_new_id(), now, by, events, previous), body, body_kind
+            )
+            outcome = (await self._committer.commit([append]))[0]
+            if isinstance(outcome, int):
+                await self._applied(outcome)
+                if by is not SERVICE:
+                    return
+            elif isinstance(outcome, Conflict):
+                await self._follower.caught_up_with(key)
+            else:
+                raise outcome
+        raise JournalUnavailable("Too many writers at once on one command")
+
+    def _version(self, command_id: str) -> int:
+        row = self._models.status.get(command_id)
+        return 0 if row is None else row.version
+
+    def _next(self, ask: Ask, now: Micros) -> tuple[Principal, tuple[CommandEvent, ...]]:
+        """What is overdue, else what the intent makes, with who did it."""
+        row = self._models.status.get(ask.command_id)
+        state: State | None = None if row is None else row.state
+        if isinstance(ask.intent, Tick):
+            return SERVICE, decide(ask.intent, state, now)
+        if state is not None:
+            overdue = decide(Tick(), state, now)
+            if overdue:
+                return SERVICE, overdue
+        return ask.by, decide(ask.intent, state, now)
+
+    def _append(
+        self,
+        key: Key,
+        version: int,
+        decision: Decision,
+        body: bytes | None = None,
+        body_kind: BodyKind = "params",
+    ) -> Append:
+        event = decision.events[-1]
+        wanted: Body | None = needs_body(event) if isinstance(key, CommandKey) else None  # type: ignore[arg-type]
+        beside = body if wanted is not None and wanted.place == "message" else None
+        return Append(key, version, decision.id, encode(decision), beside, body_kind)
+
+    async def _applied(self, position: int) -> None:
+        """Wait for the follower. Shielded: the turn may not end before its own decision is in the state."""
+        with trio.CancelScope(shield=True), trio.move_on_after(APPLY_SECONDS_MAX):
+            await self._follower.reached(position)
+            return
+        raise JournalUnavailable("The journal does not deliver what it stored")
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,110 @@
+"""The waiting room of long-polling agents: first come, first served; one command wakes one waiter.
+
+A command is handed over, not announced: it is reserved for the waiter it wakes, and if that one is gone by then, it is
+offered on to the next.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import trio
+
+from arc_es.ports import Clock, Overloaded, PendingView, StatusView
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """One waiting agent; target_id None waits for all pull targets of the deployment (first-generation mode)."""
+
+    deployment_id: str
+    target_id: str | None
+    ticket: int
+    woken: trio.Event = field(default_factory=trio.Event)
+    handed: list[str] = field(default_factory=list)
+
+
+Queue = tuple[str, str | None]
+
+
+class Waiters:
+    """All waiting agents, by deployment and target, in order of arrival."""
+
+    def __init__(self, pending: PendingView, status: StatusView, clock: Clock, waiters_max: int) -> None:
+        self._pending = pending
+        self._status = status
+        self._clock = clock
+        self._waiters_max = waiters_max
+        self._queues: dict[Queue, OrderedDict[int, Waiter]] = {}
+        self._count = 0
+        self._tickets = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def waiting(self, deployment_id: str, target_id: str) -> int:
+        """How many agents wait for exactly this target."""
+        return len(self._queues.get((deployment_id, target_id), ()))
+
+    def join(self, deployment_id: str, target_id: str | None) -> Waiter:
+        """Queue up at the end. Raises Overloaded when the room is full."""
+        if self._count >= self._waiters_max:
+            raise Overloaded("Too many agents are waiting")
+        self._tickets += 1
+        waiter = Waiter(deployment_id, target_id, self._tickets)
+        self._enqueue(waiter)
+        return waiter
+
+    def rejoin(self, waiter: Waiter) -> None:
+        """Go back to one's old place after a wake-up that brought nothing."""
+        waiter.woken = trio.Event()
+        queue = self._enqueue(waiter)
+        queue.move_to_end(waiter.ticket, last=False)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Stop waiting; what was handed over and not used must be given back with `give_back`."""
+        self._remove(waiter)
+
+    def offer(self, command_id: str) -> None:
+        """A command has become leasable: hand it to whoever came first."""
+        row = self._status.get(command_id)
+        if row is None or not self._queues:
+            return
+        route = row.state.facts.route
+        waiter = self._first(route.deployment_id, route.target_id)
+        if waiter is None:
+            return
+        taken = self._pending.take(waiter.deployment_id, waiter.target_id, 1, self._clock.now())
+        if taken:
+            self._remove(waiter)
+            waiter.handed.extend(taken)
+            waiter.woken.set()
+
+    def give_back(self, command_ids: Iterable[str]) -> None:
+        """Return reserved commands to the queue and offer them on."""
+        ids = list(command_ids)
+        self._pending.give_back(ids)
+        for command_id in ids:
+            self.offer(command_id)
+
+    def _enqueue(self, waiter: Waiter) -> OrderedDict[int, Waiter]:
+        queue = self._queues.setdefault((waiter.deployment_id, waiter.target_id), OrderedDict())
+        queue[waiter.ticket] = waiter
+        self._count += 1
+        return queue
+
+    def _remove(self, waiter: Waiter) -> None:
+        name = (waiter.deployment_id, waiter.target_id)
+        queue = self._queues.get(name)
+        if queue is not None and queue.pop(waiter.ticket, None) is not None:
+            self._count -= 1
+            if not queue:
+                del self._queues[name]
+
+    def _first(self, deployment_id: str, target_id: str) -> Waiter | None:
+        exact = self._queues.get((deployment_id, target_id))
+        whole = self._queues.get((deployment_id, None))
+        heads = [next(iter(queue.values())) for queue in (exact, whole) if queue]
+        return min(heads, key=lambda waiter: waiter.ticket, default=None)

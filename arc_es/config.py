@@ -1,0 +1,174 @@
+"""The one place where settings come from: defaults < arc.toml < ARC_* environment < command line.
+
+Units are in the names. A setting that is wrong is refused at start with the name of the setting and of its source.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+
+class ConfigError(Exception):
+    """A setting is missing, unknown or wrong; the message says which and where it came from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of `arc-es serve`. Field docs are in `docs/reference/config.md`, checked by a test."""
+
+    bind: str = "127.0.0.1:8420"
+    data_dir: Path = Path("arc-data")
+    nats_url: str | None = None
+    public_url: str | None = None
+    workers: int = 1
+    replicas: int = 1
+    stream_bytes_max: int = -1
+    admin_token: str | None = field(default=None, repr=False)
+    signing_key: str | None = field(default=None, repr=False)
+    log_level: str = "INFO"
+    request_body_bytes_max: int = 2 * 1024 * 1024
+    connections_max: int = 10_000
+    waiters_max: int = 10_000
+    actors_max: int = 20_000
+    cache_bytes_max: int = 64 * 1024 * 1024
+    append_seconds_max: float = 10.0
+    drain_seconds_max: float = 10.0
+    slow_request_seconds_max: float = 30.0
+
+    @property
+    def host(self) -> str:
+        """The address part of `bind`, without the brackets of IPv6."""
+        return self.bind.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port part of `bind`; 0 lets the system choose."""
+        return int(self.bind.rpartition(":")[2])
+
+
+_SECRETS: Final = {"admin_token", "signing_key"}
+_ENV_ONLY_REASON: Final = "put it in the environment variable ARC_ADMIN_TOKEN, or name a file with ARC_ADMIN_TOKEN_FILE"
+SIGNING_KEY_BYTES_MIN: Final = 32
+
+
+def load(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ, toml: Path | None = None
+) -> Config:
+    """The settings from all sources.
+
+    Args:
+        flags: values from the command line by field name; None values mean "not given".
+        environ: environment variables; `ARC_<FIELD>` for each field, `ARC_CONFIG`, `ARC_ADMIN_TOKEN_FILE`.
+        toml: the settings file; without it `ARC_CONFIG`, else `arc.toml` if there is one here.
+
+    Raises:
+        ConfigError: with the name of the setting and its source.
+    """
+    values: dict[str, Any] = {}
+    _merge(values, *_from_toml(toml, environ))
+    for entry in fields(Config):
+        name = f"ARC_{entry.name.upper()}"
+        if environ.get(name):
+            values[entry.name] = _convert(entry.name, environ[name], name)
+    if token_file := environ.get("ARC_ADMIN_TOKEN_FILE"):
+        values["admin_token"] = _read_secret(Path(token_file), "ARC_ADMIN_TOKEN_FILE")
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values[name] = _convert(name, value, f"--{name.replace('_', '-')}")
+    return _checked(Config(**values))
+
+
+def _from_toml(toml: Path | None, environ: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    path = toml or (Path(environ["ARC_CONFIG"]) if environ.get("ARC_CONFIG") else None)
+    if path is None:
+        path = Path("arc.toml")
+        if not path.exists():
+            return {}, ""
+    try:
+        return tomllib.loads(path.read_text()), str(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
+
+
+def _merge(values: dict[str, Any], settings: Mapping[str, Any], source: str) -> None:
+    known = {entry.name for entry in fields(Config)}
+    for name, value in settings.items():
+        if name in _SECRETS:
+            raise ConfigError(f"{source}: {name} does not belong in a file that is shared; {_ENV_ONLY_REASON}")
+        if name not in known:
+            raise ConfigError(f"{source}: unknown setting {name}; known are {', '.join(sorted(known - _SECRETS))}")
+        values[name] = _convert(name, value, source)
+
+
+_KINDS: Final[Mapping[str, type[Any]]] = {
+    "data_dir": Path,
+    "workers": int,
+    "replicas": int,
+    "stream_bytes_max": int,
+    "request_body_bytes_max": int,
+    "connections_max": int,
+    "waiters_max": int,
+    "actors_max": int,
+    "cache_bytes_max": int,
+    "append_seconds_max": float,
+    "drain_seconds_max": float,
+    "slow_request_seconds_max": float,
+}
+
+
+def _convert(name: str, value: Any, source: str) -> Any:
+    kind = _KINDS.get(name, str)
+    if isinstance(value, bool) or isinstance(value, dict | list):
+        raise ConfigError(f"{source}: {name} must be of type {kind.__name__}")
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{source}: {name} must be of type {kind.__name__}, not {value!r}") from error
+
+
+def _read_secret(path: Path, source: str) -> str:
+    try:
+        secret = path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{source}: {path} cannot be read: {error.strerror}") from error
+    if not secret:
+        raise ConfigError(f"{source}: {path} is empty")
+    return secret
+
+
+def _checked(config: Config) -> Config:
+    host, colon, port = config.bind.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(f"bind must be HOST:PORT, such as 127.0.0.1:8420, not {config.bind!r}")
+    if config.admin_token is None and not is_loopback(config.host):
+        raise ConfigError(
+            f"bind is {config.bind}: without an admin token everybody may do everything, so the service binds loopback"
+            f" addresses only. Bind 127.0.0.1, or set an admin token: {_ENV_ONLY_REASON}."
+        )
+    if config.signing_key is not None and len(config.signing_key.encode()) < SIGNING_KEY_BYTES_MIN:
+        raise ConfigError(f"ARC_SIGNING_KEY must have at least {SIGNING_KEY_BYTES_MIN} bytes")
+    if config.workers != 1:
+        raise ConfigError("workers: this version runs one process; leave --workers at 1")
+    if config.replicas not in (1, 3):
+        raise ConfigError("replicas must be 1 or 3")
+    if config.replicas == 3 and config.nats_url is None:  # noqa: PLR2004 - the two legal numbers of replicas
+        raise ConfigError("replicas = 3 needs a cluster: name it with --nats-url")
+    return config
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,65 @@
+"""The web application: a function of the service, so that tests can build it without sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from quart import Request, Response
+from quart_trio import QuartTrio
+from werkzeug.routing import MapAdapter
+
+from arc_es.http.api import Api
+from arc_es.http.audit import audit_blueprint
+from arc_es.http.bodies import bodies_blueprint
+from arc_es.http.commands import commands_blueprint
+from arc_es.http.connection import ClientGone, Connection
+from arc_es.http.deployments import deployments_blueprint
+from arc_es.http.health import health_blueprint
+from arc_es.http.leases import leases_blueprint
+from arc_es.http.problems import Refusal, response_of
+
+Handler = Callable[..., Awaitable[Response]]
+ALWAYS_ANSWERED: Final = ("health.",)
+"""Endpoints that answer while the start-up replay runs."""
+
+
+class ArcApp(QuartTrio):
+    """A Quart application whose handlers take the request as an argument.
+
+    Quart's contexts, sessions, signals and hooks cost more than a command does, and nothing here uses them: a request is
+    matched to its rule, handled, and every error becomes JSON in one place.
+    """
+
+    asgi_http_class = Connection  # type: ignore[assignment]  # it takes this class only
+
+    def __init__(self, api: Api, *, body_bytes_max: int, slow_seconds_max: float) -> None:
+        super().__init__(__name__, static_folder=None)
+        self.api = api
+        self.body_bytes_max = body_bytes_max
+        self.slow_seconds_max = slow_seconds_max
+        for blueprint in (
+            health_blueprint(api),
+            leases_blueprint(api),
+            commands_blueprint(api),
+            bodies_blueprint(api),
+            deployments_blueprint(api),
+            audit_blueprint(api),
+        ):
+            self.register_blueprint(blueprint)
+        self.url_map.strict_slashes = False
+        self.url_map.merge_slashes = False
+        self._routes: MapAdapter = self.url_map.bind("arc")
+        self._handlers: dict[str, Handler] = dict[str, Any](self.view_functions)
+
+    async def handle_request(self, request: Request) -> Response:
+        """The answer to a request; never raises but for a client that is gone."""
+        try:
+            endpoint, arguments = self._routes.match(request.path, request.method)
+            if not self.api.service.ready and not endpoint.startswith(ALWAYS_ANSWERED):
+                raise Refusal("NOT_READY", "The service is replaying its journal; see /readyz")
+            return await self._handlers[endpoint](request, **arguments)
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge: everything becomes an answer
+            return response_of(error)

@@ -1,0 +1,141 @@
+"""Creating, watching and answering commands (`arc.v1` 2.1, 2.2, 2.3, 2.6, 2.7, 2.8, 2.9)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from quart import Blueprint, Request, Response
+
+from arc_es.domain.events import TraceContext
+from arc_es.domain.ids import OPERATOR
+from arc_es.domain.limits import SECOND
+from arc_es.domain.recorded import Principal
+from arc_es.domain.state import PUBLIC_STATE, attempt_of, lease_end_max_of
+from arc_es.http.api import OPEN, Api, Caller, bearer, json_of, principal_of
+from arc_es.http.connection import until_disconnected
+from arc_es.http.problems import Refusal, json_response
+from arc_es.ports import Row
+from arc_es.signing import parse_expires
+from arc_es.wire import (
+    WireError,
+    create_answer,
+    format_time,
+    parse_bootstrap,
+    parse_create,
+    parse_response,
+    parse_wait,
+    target_json,
+    valid_traceparent,
+    valid_tracestate,
+)
+
+BOOTSTRAP_SECONDS = 3_600
+
+
+def commands_blueprint(api: Api) -> Blueprint:
+    """Everything under /commands but leases."""
+    blueprint = Blueprint("commands", __name__)
+    service = api.service
+
+    @blueprint.post("/commands")
+    async def create(request: Request) -> Response:
+        caller = api.caller(request)
+        wanted = parse_create(json_of(request), service.now())
+        if wanted.target_id == OPERATOR and caller.scope != OPEN:
+            raise Refusal("FORBIDDEN", "Only an operations token may create commands for the operator")
+        command_id, row = await service.create(wanted, caller.principal, _trace(request))
+        return json_response(create_answer(command_id, PUBLIC_STATE[type(row.state)]))
+
+    @blueprint.get("/commands/<command_id>")
+    async def status(request: Request, command_id: str) -> Response:
+        api.caller(request)
+        wait_seconds = parse_wait(request.args.get("waitSeconds"))
+        if wait_seconds:
+            row = await until_disconnected(request, partial(service.status, command_id, wait_seconds))
+        else:
+            row = await service.status(command_id)
+        return json_response(await _status(api, command_id, row))
+
+    @blueprint.put("/commands/<command_id>/response")
+    async def respond(request: Request, command_id: str) -> Response:
+        by = _responder(api, request, command_id)
+        await service.respond(command_id, parse_response(json_of(request)), by)
+        return Response(b"")
+
+    @blueprint.post("/commands/<command_id>/upload-complete")
+    async def upload_complete(request: Request, command_id: str) -> Response:
+        api.caller(request)
+        json_of(request)
+        await service.status(command_id)
+        raise WireError(400, "INVALID_STATE_TRANSITION", "The command is not waiting for an upload")
+
+    @blueprint.get("/commands/<command_id>/payload")
+    async def payload(request: Request, command_id: str) -> Response:
+        api.caller(request)
+        row = service.find(command_id)
+        body: dict[str, Any] = {"commandId": command_id, "params": await service.params(row)}
+        if (answer := await service.answer(row)) is not None:
+            body["response"] = answer
+        return json_response(body)
+
+    @blueprint.put("/commands/<command_id>/payload")
+    async def put_payload(request: Request, command_id: str) -> Response:  # noqa: ARG001
+        api.caller(request)
+        raise Refusal("OPERATION_NOT_SUPPORTED", "Storing payloads without a command is not supported yet")
+
+    @blueprint.post("/commands/bootstrap")
+    async def bootstrap(request: Request) -> Response:
+        caller = api.caller(request)
+        wanted = parse_bootstrap(json_of(request))
+        answer: dict[str, Any] = {
+            "managerUrl": api.base_url(request).removesuffix("/v1"),
+            "token": bearer(request.headers.get("Authorization")) or caller.scope,
+            "expiresAt": format_time(service.now() + BOOTSTRAP_SECONDS * SECOND),
+        }
+        if wanted.target_id is not None:
+            target = service.receiver_target(wanted.deployment_id, wanted.target_id)
+            answer["target"] = target_json(target.resource_id, target.resource_type)
+        return json_response(answer)
+
+    return blueprint
+
+
+async def _status(api: Api, command_id: str, row: Row) -> dict[str, Any]:
+    state = row.state
+    target = api.service.target_of(state.facts)
+    body: dict[str, Any] = {
+        "commandId": command_id,
+        "state": PUBLIC_STATE[type(state)],
+        "attempt": attempt_of(state),
+        "target": target_json(target.resource_id, target.resource_type),
+    }
+    if (answer := await api.service.answer(row)) is not None:
+        body["response"] = answer
+    return body
+
+
+def _trace(request: Request) -> TraceContext | None:
+    traceparent = valid_traceparent(request.headers.get("traceparent"))
+    if traceparent is None:
+        return None
+    return TraceContext(traceparent=traceparent, tracestate=valid_tracestate(request.headers.get("tracestate")))
+
+
+def _responder(api: Api, request: Request, command_id: str) -> Principal:
+    """Who answers: a known token decides, else the signed query does (`arc.v1` 2.6)."""
+    token = bearer(request.headers.get("Authorization"))
+    if token is not None and api.known(token):
+        caller: Caller = api.caller(request)
+        return caller.principal
+    given, expires_text = request.args.get("response_token"), request.args.get("expires")
+    if given is None or expires_text is None:
+        raise Refusal("UNAUTHORIZED", "A token or a signed URL is needed to answer a command")
+    expires = parse_expires(expires_text)
+    if expires is None:
+        raise WireError(400, "INVALID_REQUEST", "expires must be an integer")
+    row = api.service.peek(command_id)
+    lease_end_max = 0 if row is None else lease_end_max_of(row.state)
+    if not api.signer.token_valid(command_id, given, expires, api.service.now(), lease_end_max):
+        raise Refusal("UNAUTHORIZED", "The response token is wrong or has expired")
+    return principal_of(request, f"response-token:{command_id}", "response-token")

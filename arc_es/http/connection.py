@@ -1,0 +1,129 @@
+"""How a request reaches a handler: in one task, with a clean path and the whole body.
+
+Quart-Trio opens a nursery with two tasks for each request, to notice a client that leaves. Here a request is read, then
+handled, then answered, all in the task that hypercorn made for it; only a handler that waits for long watches for the
+client's leaving, with `until_disconnected`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from quart import Request
+from quart_trio.asgi import TrioASGIHTTPConnection
+
+from arc_es.http.problems import Refusal, response_of
+
+if TYPE_CHECKING:
+    from arc_es.http.app import ArcApp
+
+T = TypeVar("T")
+_SLASHES: Final = re.compile(r"//+")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it was answered; nobody reads an answer."""
+
+
+class Connection(TrioASGIHTTPConnection):
+    """One request and its answer."""
+
+    def __init__(self, app: ArcApp, scope: HTTPScope) -> None:
+        super().__init__(app, _cleaned(scope))
+        self._arc = app
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Read, handle, answer."""
+        request = self._create_request_from_scope(send)
+        extras = cast("dict[str, Any]", self.scope)
+        extras["arc.receive"] = receive
+        try:
+            extras["arc.body"] = await self._read(request, receive)
+            response = await self._arc.handle_request(request)
+        except ClientGone:
+            return
+        except Refusal as refusal:
+            response = response_of(refusal)
+            response.headers["Connection"] = "close"  # the rest of the body was not read
+        with trio.move_on_after(self._arc.slow_seconds_max):
+            await self._send_response(send, response)
+
+    async def _read(self, request: Request, receive: ASGIReceiveCallable) -> bytes:
+        limit = self._arc.body_bytes_max
+        if (request.content_length or 0) > limit:
+            raise Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limit} bytes")
+        chunks: list[bytes] = []
+        size = 0
+        with trio.move_on_after(self._arc.slow_seconds_max):
+            while True:
+                message = cast("dict[str, Any]", await receive())
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                if chunk:
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > limit:
+                        raise Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limit} bytes")
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        raise Refusal("REQUEST_TIMEOUT", "The body came too slowly")
+
+
+def _cleaned(scope: HTTPScope) -> HTTPScope:
+    """The scope with the path that is routed: no `/v1`, no repeated slashes, none at the end (`arc.v1` 1.1)."""
+    path = scope["path"]
+    extras = cast("dict[str, Any]", scope)
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    prefix = ""
+    if path.startswith("/v1/"):
+        prefix, path = "/v1", path[3:]
+    extras["arc.prefix"] = prefix
+    extras["arc.slash"] = len(path) > 1 and path.endswith("/")
+    if extras["arc.slash"]:
+        path = path[:-1]
+    scope["path"] = path or "/"
+    return scope
+
+
+def prefix_of(request: Request) -> str:
+    """`/v1` or nothing: what the request had in front of its path."""
+    return cast("str", request.scope["arc.prefix"])  # type: ignore[typeddict-item]
+
+
+def ended_in_slash(request: Request) -> bool:
+    """Whether the path of the request ended in a slash."""
+    return cast("bool", request.scope["arc.slash"])  # type: ignore[typeddict-item]
+
+
+def body_of(request: Request) -> bytes:
+    """The whole request body."""
+    return cast("bytes", request.scope["arc.body"])  # type: ignore[typeddict-item]
+
+
+async def until_disconnected(request: Request, wait: Callable[[], Awaitable[T]]) -> T:
+    """The result of `wait`, which is cancelled when the client leaves.
+
+    Raises:
+        ClientGone: it left.
+    """
+    receive = cast("ASGIReceiveCallable", request.scope["arc.receive"])  # type: ignore[typeddict-item]
+    results: list[T] = []
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        results.append(await wait())
+        nursery.cancel_scope.cancel()
+    if not results:
+        raise ClientGone
+    return results[0]

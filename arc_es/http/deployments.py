@@ -1,0 +1,40 @@
+"""Declaring deployments (extensions, "Deployments")."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Request, Response
+
+from arc_es.http.api import Api, json_of
+from arc_es.http.problems import json_response
+from arc_es.wire import WireError, declaration_json, name_text, parse_declaration
+
+
+def deployments_blueprint(api: Api) -> Blueprint:
+    """PUT, GET /deployments/{id} and GET /deployments."""
+    blueprint = Blueprint("deployments", __name__)
+    service = api.service
+
+    @blueprint.put("/deployments/<deployment_id>")
+    async def declare(request: Request, deployment_id: str) -> Response:
+        by = api.caller(request).principal
+        declaration = parse_declaration(json_of(request))
+        name_text(deployment_id, "deploymentId")
+        if api.public_url is None and any(target.delivery == "push" for target in declaration.targets):
+            raise WireError(
+                400, "INVALID_COMMAND", "Push targets need the public base URL: start the service with --public-url"
+            )
+        stored = await service.declare(deployment_id, declaration, by)
+        return json_response(declaration_json(deployment_id, stored))
+
+    @blueprint.get("/deployments/<deployment_id>")
+    async def show(request: Request, deployment_id: str) -> Response:
+        api.caller(request)
+        return json_response(declaration_json(deployment_id, service.declaration(deployment_id)))
+
+    @blueprint.get("/deployments")
+    async def list_all(request: Request) -> Response:
+        api.caller(request)
+        found = [declaration_json(name, service.declaration(name)) for name in service.declared_deployments()]
+        return json_response({"deployments": found})
+
+    return blueprint

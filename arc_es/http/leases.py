@@ -1,0 +1,39 @@
+"""Pulling work: acquire and release leases (`arc.v1` 2.4, 2.5)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from quart import Blueprint, Request, Response
+
+from arc_es.http.api import Api, json_of
+from arc_es.http.connection import ended_in_slash, until_disconnected
+from arc_es.http.envelopes import Envelopes
+from arc_es.http.problems import json_response
+from arc_es.wire import parse_lease
+
+
+def leases_blueprint(api: Api) -> Blueprint:
+    """POST /commands/leases and /commands/leases/{leaseId}/release."""
+    blueprint = Blueprint("leases", __name__)
+
+    @blueprint.post("/commands/leases")
+    async def lease(request: Request) -> Response:
+        by = api.caller(request).principal
+        wanted = parse_lease(json_of(request))
+        if wanted.wait_seconds:
+            granted = await until_disconnected(request, partial(api.service.lease, wanted, by))
+        else:
+            granted = await api.service.lease(wanted, by)
+        relative = wanted.target is not None and not ended_in_slash(request)
+        base = None if relative else api.base_url(request)
+        envelopes = Envelopes(api.signer, base, api.service.now(), wanted.lease_seconds)
+        return json_response({"leases": [envelopes.lease(one) for one in granted]})
+
+    @blueprint.post("/commands/leases/<lease_id>/release")
+    async def release(request: Request, lease_id: str) -> Response:
+        by = api.caller(request).principal
+        await api.service.release(lease_id, by)
+        return Response(b"")
+
+    return blueprint

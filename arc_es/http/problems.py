@@ -1,0 +1,99 @@
+"""Every error as JSON (`arc.v1` 1.6): the one table from what went wrong to what is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+from quart import Response
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from arc_es.domain.errors import Rejected
+from arc_es.ports import JournalError, JournalFull, Overloaded
+from arc_es.wire import WireError, problem
+
+RETRY_AFTER_SECONDS: Final = 1
+JSON: Final = "application/json"
+
+log = logging.getLogger("arc_es.http")
+
+STATUS_OF_CODE: Final[Mapping[str, int]] = {
+    "INVALID_COMMAND": 400,
+    "INVALID_STATE_TRANSITION": 400,
+    "COMMAND_TARGET_ID_INVALID": 400,
+    "UNAUTHORIZED": 401,
+    "FORBIDDEN": 403,
+    "COMMAND_NOT_FOUND": 404,
+    "COMMAND_TARGET_NOT_FOUND": 404,
+    "LEASE_NOT_FOUND": 404,
+    "DEPLOYMENT_NOT_FOUND": 404,
+    "ROUTE_NOT_FOUND": 404,
+    "METHOD_NOT_ALLOWED": 405,
+    "REQUEST_TIMEOUT": 408,
+    "COMMAND_TARGET_AMBIGUOUS": 409,
+    "CONFLICT": 409,
+    "PAYLOAD_TOO_LARGE": 413,
+    "UNSUPPORTED_MEDIA_TYPE": 415,
+    "NO_COMMAND_TARGETS": 422,
+    "GENERIC_ERROR": 500,
+    "OPERATION_NOT_SUPPORTED": 501,
+    "NOT_READY": 503,
+    "JOURNAL_UNAVAILABLE": 503,
+    "OVERLOADED": 503,
+    "JOURNAL_FULL": 507,
+}
+RETRYABLE: Final = {"REQUEST_TIMEOUT", "GENERIC_ERROR", "NOT_READY", "JOURNAL_UNAVAILABLE", "OVERLOADED", "JOURNAL_FULL"}
+
+
+class Refusal(Exception):
+    """A request that the edge itself refuses, by a code of the table."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def json_response(data: object, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(data), status, content_type=JSON)
+
+
+def problem_response(status: int, code: str, message: str, details: str | None = None) -> Response:
+    """An error answer, with Retry-After where waiting helps."""
+    retryable = code in RETRYABLE
+    response = json_response(problem(code, message, retryable=retryable, details=details), status)
+    if retryable:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def response_of(error: Exception) -> Response:  # noqa: PLR0911 - one return a family of errors
+    """The answer to a request that ended in `error`."""
+    match error:
+        case WireError():
+            return problem_response(error.status, error.code, error.message, error.details)
+        case Refusal():
+            return problem_response(STATUS_OF_CODE[error.code], error.code, error.message)
+        case Rejected():
+            return problem_response(STATUS_OF_CODE[error.code], error.code, error.message, error.details)
+        case Overloaded():
+            return problem_response(503, "OVERLOADED", str(error))
+        case JournalFull():
+            return problem_response(507, "JOURNAL_FULL", "The journal has no room for new commands")
+        case JournalError():
+            log.warning("The journal could not be used: %s", error)
+            return problem_response(503, "JOURNAL_UNAVAILABLE", "The journal cannot be reached now; try again")
+        case MethodNotAllowed():
+            response = problem_response(405, "METHOD_NOT_ALLOWED", "This path does not have this method")
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+            return response
+        case NotFound():
+            return problem_response(404, "ROUTE_NOT_FOUND", "There is nothing at this path")
+        case HTTPException():
+            return problem_response(400, "INVALID_REQUEST", error.description or "The request cannot be read")
+        case _:
+            log.exception("A request failed because of a bug", exc_info=error)
+            return problem_response(500, "GENERIC_ERROR", "Internal server error")

@@ -1,0 +1,84 @@
+"""Signatures that let a URL speak for itself: response tokens (`arc.v1` 2.6) and storage URLs (2.10). Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Final, Literal, TypeAlias
+
+from arc_es.domain.ids import Micros
+from arc_es.domain.limits import SECOND
+
+LIFETIME_SECONDS_MIN: Final = 7_200
+TOLERANCE_SECONDS: Final = 300
+LONG_LEASE_GRACE_SECONDS: Final = 600
+
+Method: TypeAlias = Literal["GET", "PUT"]
+_HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
+_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
+
+
+def key_from_admin_token(admin_token: str) -> bytes:
+    """The signing key of an installation that configured no key of its own (`arc.v1` 2.6)."""
+    return hashlib.sha256(f"{admin_token}:commands-response-signing".encode()).digest()
+
+
+def response_expires(now: Micros, lease_seconds: int) -> int:
+    """Unix seconds until which a response URL given out now is good."""
+    return now // SECOND + max(LIFETIME_SECONDS_MIN, lease_seconds + TOLERANCE_SECONDS)
+
+
+class Signer:
+    """Signs and verifies with one key."""
+
+    def __init__(self, key: bytes) -> None:
+        """Raises ValueError for an empty key: everybody could sign with it."""
+        if not key:
+            raise ValueError("The signing key is empty")
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "Signer(…)"
+
+    def response_token(self, command_id: str, expires: int) -> str:
+        """The token for answering one command until `expires` (Unix seconds)."""
+        return self._sign(f"commands.v1:{command_id}:{expires}")
+
+    def storage_signature(self, method: Method, path: str, expires: int) -> str:
+        """The signature for one method on one object path until `expires` (Unix seconds)."""
+        return self._sign(f"storage.v1:{method}:{path}:{expires}")
+
+    def token_valid(self, command_id: str, token: str, expires: int, now: Micros, lease_end_max: Micros) -> bool:
+        """Whether a response token may be used now.
+
+        Args:
+            lease_end_max: the latest lease end ever granted for the command, 0 if none was; it alone lets a token live
+                longer than two hours.
+        """
+        if not _HEX.fullmatch(token):
+            return False
+        if not hmac.compare_digest(self.response_token(command_id, expires), token.lower()):
+            return False
+        now_seconds = now / SECOND
+        latest = max(
+            now_seconds + LIFETIME_SECONDS_MIN + TOLERANCE_SECONDS,
+            lease_end_max / SECOND + LONG_LEASE_GRACE_SECONDS,
+        )
+        return now_seconds <= expires <= latest
+
+    def storage_valid(self, method: Method, path: str, signature: str, expires: str, *, now: Micros) -> bool:
+        """Whether a storage URL may be used now; anything wrong with it is just no (extensions, "Fine print")."""
+        until = parse_expires(expires)
+        if until is None or not _HEX.fullmatch(signature):
+            return False
+        wanted = self.storage_signature(method, path, until)
+        return hmac.compare_digest(wanted, signature.lower()) and now / SECOND <= until
+
+    def _sign(self, message: str) -> str:
+        return hmac.new(self._key, message.encode(), hashlib.sha256).hexdigest()
+
+
+def parse_expires(text: str) -> int | None:
+    """Unix seconds from a query string, None if it is not an integer."""
+    return int(text) if _DIGITS.fullmatch(text) else None

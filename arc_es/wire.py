@@ -1,0 +1,584 @@
+"""The public JSON of `arc.v1`: reading requests strictly, writing answers as the strictest clients need them.
+
+Nothing here knows the service; times are microseconds since the epoch, as everywhere.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, Literal, TypeVar
+
+from arc_es.domain.events import DeclaredTarget, DeploymentDeclared, PushSettings, RetryPolicy
+from arc_es.domain.ids import Delivery, Micros, ResourceType, Target
+from arc_es.domain.limits import (
+    ATTEMPTS_DEFAULT,
+    ATTEMPTS_MAX,
+    ERROR_TEXT_BYTES_MAX,
+    INLINE_BYTES_MAX,
+    LABEL_KEY_BYTES_MAX,
+    LABEL_VALUE_BYTES_MAX,
+    LABELS_MAX,
+    LEASE_COUNT_DEFAULT,
+    LEASE_COUNT_MAX,
+    LEASE_SECONDS_DEFAULT,
+    LEASE_SECONDS_MAX,
+    LEASE_SECONDS_MIN,
+    NAME_BYTES_MAX,
+    PRIORITY_MAX,
+    SECOND,
+    WAIT_SECONDS_MAX,
+    WORKER_TIMEOUT_SECONDS_DEFAULT,
+)
+
+PROTOCOL: Final = "arc.v1"
+RESOURCE_TYPES: Final = ("worker", "container", "daemon")
+_INT_MAX: Final = 2**62
+_TIME_MAX: Final = 253_402_300_799_999_999
+"""The last microsecond of the year 9999: later times cannot be written as RFC 3339."""
+
+
+class WireError(Exception):
+    """A request that cannot be read or is not acceptable; nothing was done."""
+
+    def __init__(self, status: int, code: str, message: str, details: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+def _shape(message: str, details: str | None = None) -> WireError:
+    return WireError(422, "INVALID_REQUEST", message, details)
+
+
+def _invalid(message: str, details: str | None = None) -> WireError:
+    return WireError(400, "INVALID_COMMAND", message, details)
+
+
+# --- times
+
+_TIME: Final = re.compile(
+    r"(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?(?:([Zz])|([+-])(\d{2}):(\d{2}))", re.ASCII
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LEAP_SECOND: Final = 60
+
+
+def parse_time(text: object, name: str) -> Micros:
+    """Microseconds of an RFC 3339 time; digits beyond microseconds are cut off (`arc.v1` 1.3).
+
+    Raises:
+        WireError: 422, it is none, or has no zone.
+    """
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise _shape(f"{name} must be an RFC 3339 time with a zone, such as 2026-03-01T10:05:00Z")
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    leap = second == _LEAP_SECOND
+    try:
+        moment = datetime(year, month, day, hour, minute, 59 if leap else second, tzinfo=UTC)
+        offset = timedelta(hours=int(match[10] or 0), minutes=int(match[11] or 0))
+        if int(match[11] or 0) > 59 or int(match[10] or 0) > 23:  # noqa: PLR2004 - minutes and hours of a day
+            raise ValueError
+    except ValueError:
+        raise _shape(f"{name} is not a time that exists") from None
+    since = (moment - _EPOCH) // timedelta(microseconds=1) + (SECOND if leap else 0)
+    since += int((match[7] or "0").ljust(6, "0")[:6])
+    since += (1 if match[9] == "-" else -1) * (offset // timedelta(microseconds=1))
+    if since > _TIME_MAX:
+        raise _shape(f"{name} is after the year 9999")
+    return since
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def format_time(at: Micros) -> str:
+    """RFC 3339 in UTC with `Z`; six digits of fraction, none when it is zero (`arc.v1` 1.3)."""
+    seconds, micros = divmod(at, SECOND)
+    return f"{_second(seconds)}.{micros:06d}Z" if micros else f"{_second(seconds)}Z"
+
+
+# --- reading
+
+T = TypeVar("T")
+Json = Mapping[str, Any]
+
+
+def parse_object(data: object) -> Json:
+    """The request body as an object. Raises WireError 422."""
+    if not isinstance(data, dict):
+        raise _shape("The request body must be a JSON object")
+    return data
+
+
+def required(data: Json, name: str, read: Callable[[object, str], T]) -> T:
+    """A field that must be there and not null. Raises WireError 422."""
+    value = data.get(name)
+    if value is None:
+        raise _shape(f"{name} is missing")
+    return read(value, name)
+
+
+def optional(data: Json, name: str, read: Callable[[object, str], T]) -> T | None:
+    """A field that may be absent or null; both mean "not given"."""
+    value = data.get(name)
+    return None if value is None else read(value, name)
+
+
+def text(value: object, name: str) -> str:
+    """A string. Raises WireError 422."""
+    if not isinstance(value, str):
+        raise _shape(f"{name} must be a string")
+    return value
+
+
+def count(value: object, name: str) -> int:
+    """A non-negative integer of any size (it is clamped later). Raises WireError 422."""
+    number = integer(value, name)
+    if number < 0:
+        raise _shape(f"{name} must not be negative")
+    return number
+
+
+def integer(value: object, name: str) -> int:
+    """An integer of any size, cut to what arithmetic can bear. Raises WireError 422."""
+    if isinstance(value, float) and abs(value) >= 2**63:  # the JSON reader gives huge integers as floats
+        return int(math.copysign(_INT_MAX, value))
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _shape(f"{name} must be an integer")
+    return max(-_INT_MAX, min(value, _INT_MAX))
+
+
+def clamp(value: int | None, low: int, high: int, default: int) -> int:
+    """`value` within the range, or the default if it was not given."""
+    return default if value is None else max(low, min(value, high))
+
+
+def name_text(value: object, name: str) -> str:
+    """A string within the length limit of names. Raises WireError 422, or 400 if it is too long."""
+    found = text(value, name)
+    if len(found.encode()) > NAME_BYTES_MAX:
+        raise _invalid(f"{name} is longer than {NAME_BYTES_MAX} bytes")
+    return found
+
+
+def parse_target(value: object, name: str = "target") -> Target:
+    """A CommandTarget (`arc.v1` 3.6). Raises WireError 422."""
+    data = parse_field_object(value, name)
+    kind = required(data, "resourceType", text)
+    if kind not in RESOURCE_TYPES:
+        raise _shape(f"{name}.resourceType must be one of {', '.join(RESOURCE_TYPES)}")
+    resource_type: ResourceType = kind  # type: ignore[assignment]
+    return Target(required(data, "resourceId", text), resource_type)
+
+
+def parse_field_object(value: object, name: str) -> Json:
+    """A field that is an object. Raises WireError 422."""
+    if not isinstance(value, dict):
+        raise _shape(f"{name} must be an object")
+    return value
+
+
+# --- bodies
+
+
+@dataclass(frozen=True, slots=True)
+class InlineBody:
+    """Bytes that came in the request, with the text they came as."""
+
+    raw: bytes
+    base64: str
+
+
+@dataclass(frozen=True, slots=True)
+class StorageBody:
+    """Bytes that are, or will be, in storage; size is what the caller says."""
+
+    size: int | None
+
+
+def parse_base64(value: str, name: str) -> InlineBody:
+    """Standard, padded, canonical base64 (`arc.v1` 1.4). Raises WireError 400."""
+    try:
+        raw = binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
+    except (ValueError, UnicodeEncodeError):
+        raw = None
+    if raw is None or binascii.b2a_base64(raw, newline=False).decode() != value:
+        raise WireError(400, "INVALID_REQUEST", f"{name} is not padded, canonical base64 without line breaks")
+    return InlineBody(raw, value)
+
+
+def parse_body(value: object, name: str) -> InlineBody | StorageBody:
+    """A BodySpec (`arc.v1` 3.2); URLs in it are ignored. Raises WireError 422, or 400 for bad base64."""
+    data = parse_field_object(value, name)
+    mode = required(data, "mode", text)
+    if mode == "inline":
+        return parse_base64(required(data, "inlineBase64", text), f"{name}.inlineBase64")
+    if mode == "storage":
+        return StorageBody(optional(data, "size", count))
+    raise _shape(f"{name}.mode must be inline or storage")
+
+
+def inline_body(base64: str) -> dict[str, Any]:
+    """An inline BodySpec."""
+    return {"mode": "inline", "inlineBase64": base64}
+
+
+def storage_body(size: int | None) -> dict[str, Any]:
+    """A storage BodySpec without a request; an unknown size is written as null (`arc.v1` 1.2)."""
+    return {"mode": "storage", "size": size}
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessResponse:
+    """A result."""
+
+    response: InlineBody | StorageBody
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """An error answer; long texts are already cut."""
+
+    code: str
+    message: str
+    details: str | None
+
+
+def parse_response(value: object) -> SuccessResponse | ErrorResponse:
+    """A CommandResponse (`arc.v1` 3.3). Raises WireError 422, or 400 for bad base64."""
+    data = parse_object(value)
+    status = required(data, "status", text)
+    if status == "success":
+        return SuccessResponse(required(data, "response", parse_body))
+    if status == "error":
+        details = optional(data, "details", text)
+        return ErrorResponse(
+            cut(required(data, "code", text)),
+            cut(required(data, "message", text)),
+            None if details is None else cut(details),
+        )
+    raise _shape("status must be success or error")
+
+
+def cut(long_text: str) -> str:
+    """At most the first 150000 bytes, cut at a character boundary (`arc.v1` 3.3)."""
+    data = long_text.encode()
+    if len(data) <= ERROR_TEXT_BYTES_MAX:
+        return long_text
+    return data[:ERROR_TEXT_BYTES_MAX].decode(errors="ignore")
+
+
+def error_response(code: str, message: str, details: str | None) -> dict[str, Any]:
+    """An error CommandResponse."""
+    answer = {"status": "error", "code": code, "message": message}
+    if details is not None:
+        answer["details"] = details
+    return answer
+
+
+def success_response(response: dict[str, Any]) -> dict[str, Any]:
+    """A success CommandResponse."""
+    return {"status": "success", "response": response}
+
+
+# --- requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    """POST /commands (`arc.v1` 2.1, extensions "Creating and waiting")."""
+
+    deployment_id: str
+    command: str
+    params: InlineBody | StorageBody
+    deadline: Micros | None
+    idempotency_key: str | None
+    target_id: str | None
+    priority: int = 0
+    not_before: Micros | None = None
+    max_attempts: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_create(value: object, now: Micros) -> CreateRequest:
+    """Read a create request: first the shape (422), then the values in the order of `arc.v1` 2.1 (400)."""
+    data = parse_object(value)
+    deployment_id = required(data, "deploymentId", text)
+    command = required(data, "command", text)
+    params = parse_field_object(data.get("params"), "params")
+    deadline = optional(data, "deadline", parse_time)
+    key = optional(data, "idempotencyKey", text)
+    target_id = optional(data, "targetResourceId", text)
+    priority = optional(data, "priority", integer) or 0
+    if abs(priority) > PRIORITY_MAX:
+        raise _shape(f"priority must be between -{PRIORITY_MAX} and {PRIORITY_MAX}")
+    max_attempts = optional(data, "maxAttempts", count)
+    not_before = optional(data, "notBefore", parse_time)
+    _body_shape(params)
+    if not command:
+        raise _invalid("command is empty")
+    if ":" in command:
+        raise _invalid("command must not contain ':'")
+    if not deployment_id:
+        raise _invalid("deploymentId is empty")
+    for name, given in (("deploymentId", deployment_id), ("command", command), ("idempotencyKey", key)):
+        name_text(given or "", name)
+    if deadline is not None and deadline <= now:
+        raise _invalid("deadline is not in the future", format_time(deadline))
+    return CreateRequest(
+        deployment_id=deployment_id,
+        command=command,
+        params=parse_body(params, "params"),
+        deadline=deadline,
+        idempotency_key=key,
+        target_id=target_id,
+        priority=priority,
+        not_before=not_before,
+        max_attempts=None if max_attempts is None else clamp(max_attempts, 1, ATTEMPTS_MAX, 1),
+        labels=_labels(optional(data, "labels", parse_field_object) or {}),
+    )
+
+
+def _body_shape(data: Json) -> None:
+    """Refuse a body of the wrong shape (422) before any value is judged (400)."""
+    mode = required(data, "mode", text)
+    if mode == "inline":
+        required(data, "inlineBase64", text)
+    elif mode == "storage":
+        optional(data, "size", count)
+    else:
+        raise _shape("params.mode must be inline or storage")
+
+
+def _labels(data: Json) -> dict[str, str]:
+    if len(data) > LABELS_MAX:
+        raise _invalid(f"labels: at most {LABELS_MAX}")
+    for key, value in data.items():
+        if len(key.encode()) > LABEL_KEY_BYTES_MAX:
+            raise _invalid(f"labels: keys have at most {LABEL_KEY_BYTES_MAX} bytes")
+        if len(text(value, f"labels.{key}").encode()) > LABEL_VALUE_BYTES_MAX:
+            raise _invalid(f"labels: values have at most {LABEL_VALUE_BYTES_MAX} bytes")
+    return dict(data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """POST /commands/leases (`arc.v1` 2.4), numbers already clamped."""
+
+    deployment_id: str
+    target: Target | None
+    leases_max: int
+    lease_seconds: int
+    wait_seconds: int
+    agent: str | None
+
+
+def parse_lease(value: object) -> LeaseRequest:
+    """Read a lease request. Raises WireError 422."""
+    data = parse_object(value)
+    agent = optional(data, "agent", parse_field_object)
+    return LeaseRequest(
+        deployment_id=required(data, "deploymentId", text),
+        target=optional(data, "target", parse_target),
+        leases_max=clamp(optional(data, "maxLeases", count), 0, LEASE_COUNT_MAX, LEASE_COUNT_DEFAULT),
+        lease_seconds=clamp(
+            optional(data, "leaseSeconds", count), LEASE_SECONDS_MIN, LEASE_SECONDS_MAX, LEASE_SECONDS_DEFAULT
+        ),
+        wait_seconds=clamp(optional(data, "waitSeconds", count), 0, WAIT_SECONDS_MAX, 0),
+        agent=None if agent is None else required(agent, "id", name_text),
+    )
+
+
+def parse_declaration(value: object) -> DeploymentDeclared:
+    """PUT /deployments/{id} (extensions, "Deployments"). Raises WireError 422, or 400 for ':' in a target id."""
+    data = parse_object(value)
+    model = optional(data, "model", text) or "pull"
+    if model not in ("pull", "push"):
+        raise _shape("model must be pull or push")
+    default_delivery: Delivery = model  # type: ignore[assignment]
+    targets = data.get("targets")
+    if not isinstance(targets, list):
+        raise _shape("targets must be a list")
+    declared = tuple(_declared_target(target, default_delivery) for target in targets)
+    if len({target.resource_id for target in declared}) != len(declared):
+        raise _shape("targets: two have the same resourceId")
+    conflict = optional(data, "idempotencyConflict", text) or "reject"
+    if conflict not in ("reject", "replay"):
+        raise _shape("idempotencyConflict must be reject or replay")
+    on_conflict: Literal["reject", "replay"] = conflict  # type: ignore[assignment]
+    return DeploymentDeclared(
+        model=default_delivery,
+        targets=declared,
+        project_id=optional(data, "projectId", name_text),
+        max_attempts=clamp(optional(data, "maxAttempts", count), 1, ATTEMPTS_MAX, ATTEMPTS_DEFAULT),
+        retry=optional(data, "retry", _retry),
+        idempotency_conflict=on_conflict,
+    )
+
+
+def _declared_target(value: object, model: Delivery) -> DeclaredTarget:
+    target = parse_target(value, "targets")
+    data = parse_field_object(value, "targets")
+    if not target.resource_id:
+        raise _shape("targets: a resourceId is empty")
+    if ":" in target.resource_id:
+        raise WireError(400, "COMMAND_TARGET_ID_INVALID", "targets: a resourceId must not contain ':'")
+    name_text(target.resource_id, "resourceId")
+    is_worker = target.resource_type == "worker"
+    delivery = optional(data, "delivery", text) or (model if is_worker else "pull")
+    if delivery not in ("pull", "push"):
+        raise _shape("targets: delivery must be pull or push")
+    if delivery == "push" and not is_worker:
+        raise _shape("targets: only workers can be pushed to")
+    push = optional(data, "push", _push)
+    if delivery == "push" and push is None:
+        raise _shape("targets: a push target needs push.url")
+    chosen: Delivery = delivery  # type: ignore[assignment]
+    assert target.resource_type is not None
+    return DeclaredTarget(
+        resource_id=target.resource_id, resource_type=target.resource_type, delivery=chosen, push=push
+    )
+
+
+def _push(value: object, name: str) -> PushSettings:
+    data = parse_field_object(value, name)
+    url = required(data, "url", text)
+    if not url.startswith(("http://", "https://")):
+        raise _shape("push.url must be an absolute http or https URL")
+    return PushSettings(
+        url=url,
+        token=optional(data, "token", text),
+        timeout_seconds=clamp(optional(data, "timeoutSeconds", count), 1, 3_600, WORKER_TIMEOUT_SECONDS_DEFAULT),
+    )
+
+
+def _retry(value: object, name: str) -> RetryPolicy:
+    data = parse_field_object(value, name)
+
+    def number(field_name: str, low: float, high: float, default: float) -> float:
+        given = data.get(field_name)
+        if given is None:
+            return default
+        if isinstance(given, bool) or not isinstance(given, int | float) or not low <= given <= high:
+            raise _shape(f"retry.{field_name} must be a number between {low:g} and {high:g}")
+        return float(given)
+
+    return RetryPolicy(
+        initial_seconds=number("initialSeconds", 0, 86_400, 1),
+        max_seconds=number("maxSeconds", 0, 86_400, 60),
+        factor=number("factor", 1, 100, 2),
+    )
+
+
+def declaration_json(deployment_id: str, declared: DeploymentDeclared) -> dict[str, Any]:
+    """The stored form of a declaration; push tokens are secrets and stay out."""
+    targets = []
+    for target in declared.targets:
+        entry: dict[str, Any] = {
+            "resourceId": target.resource_id,
+            "resourceType": target.resource_type,
+            "delivery": target.delivery,
+        }
+        if target.push is not None:
+            entry["push"] = {"url": target.push.url, "timeoutSeconds": target.push.timeout_seconds}
+        targets.append(entry)
+    answer: dict[str, Any] = {"deploymentId": deployment_id, "model": declared.model, "targets": targets}
+    if declared.project_id is not None:
+        answer["projectId"] = declared.project_id
+    answer["maxAttempts"] = declared.max_attempts
+    if (retry := declared.retry) is not None:
+        answer["retry"] = {
+            "initialSeconds": retry.initial_seconds,
+            "maxSeconds": retry.max_seconds,
+            "factor": retry.factor,
+        }
+    answer["idempotencyConflict"] = declared.idempotency_conflict
+    return answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapRequest:
+    """POST /commands/bootstrap (`arc.v1` 2.9)."""
+
+    deployment_id: str
+    role: Literal["sender", "receiver"]
+    target_id: str | None
+
+
+def parse_bootstrap(value: object) -> BootstrapRequest:
+    """Read a discovery request. Raises WireError 422."""
+    data = parse_object(value)
+    role = required(data, "role", text)
+    if role not in ("sender", "receiver"):
+        raise _shape("role must be sender or receiver")
+    found: Literal["sender", "receiver"] = role  # type: ignore[assignment]
+    return BootstrapRequest(
+        deployment_id=required(data, "deploymentId", name_text),
+        role=found,
+        target_id=required(data, "target", text) if role == "receiver" else None,
+    )
+
+
+def parse_wait(query_value: str | None) -> int:
+    """`waitSeconds` of a query string, clamped to 0..60. Raises WireError 422 if it is no number."""
+    if query_value is None:
+        return 0
+    if not query_value.isdecimal():
+        raise _shape("waitSeconds must be a non-negative integer")
+    return WAIT_SECONDS_MAX if len(query_value) > 9 else min(int(query_value), WAIT_SECONDS_MAX)  # noqa: PLR2004
+
+
+# --- trace context (W3C)
+
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_TRACESTATE_CHARS_MAX: Final = 512
+
+
+def valid_traceparent(header: str | None) -> str | None:
+    """The header if it is valid by W3C Trace Context level 2, else None: invalid ones are ignored."""
+    if header is None or _TRACEPARENT.fullmatch(header) is None:
+        return None
+    return None if header.startswith("00-") and len(header) != 55 else header  # noqa: PLR2004 - length of version 00
+
+
+def valid_tracestate(header: str | None) -> str | None:
+    """The header if it can be passed on, else None."""
+    usable = header and len(header) <= _TRACESTATE_CHARS_MAX and header.isprintable() and "=" in header
+    return header if usable else None
+
+
+# --- answers
+
+
+def target_json(target_id: str, target_type: ResourceType | None) -> dict[str, str]:
+    """A CommandTarget; an unknown type is shown as worker (`arc.v1` 4.6)."""
+    return {"resourceId": target_id, "resourceType": target_type or "worker"}
+
+
+def create_answer(command_id: str, state: str) -> dict[str, Any]:
+    """The answer to a create, without the upload request."""
+    return {
+        "commandId": command_id,
+        "state": state,
+        "inlineAllowedUpTo": INLINE_BYTES_MAX,
+        "next": "upload" if state == "PENDING_UPLOAD" else "poll",
+    }
+
+
+def problem(code: str, message: str, *, retryable: bool = False, details: str | None = None) -> dict[str, Any]:
+    """An error body (`arc.v1` 1.6)."""
+    body: dict[str, Any] = {"code": code, "message": message, "retryable": retryable}
+    if details is not None:
+        body["details"] = details
+    return body
