@@ -153,14 +153,15 @@ class Worker:
     # --- one command
 
     async def _job(self, lease: Lease, received_at: float) -> None:
+        done = False
         try:
             response = await self._respond(lease, received_at)
             await self._submit(lease, response, trio.current_time() - received_at)
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_SECONDS_MAX):
-                await self._release(lease)
-            raise
-        finally:
+            done = True
+        finally:  # not `except Cancelled`: out of a nursery it comes as a group
+            if not done:
+                with trio.move_on_after(RELEASE_SECONDS_MAX, shield=True):
+                    await self._release(lease)
             self._running.discard(lease.command_id)
             self._freed.set()
 

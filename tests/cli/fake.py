@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -75,6 +76,8 @@ class FakeService:
 
 @contextmanager
 def serving(fake: FakeService, port: int = 0) -> Iterator[FakeService]:
+    connections: list[socket.socket] = []
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -95,6 +98,10 @@ def serving(fake: FakeService, port: int = 0) -> Iterator[FakeService]:
 
         do_GET = do_PUT = do_POST = _handle  # noqa: N815 - names given by the base class
 
+        def setup(self) -> None:
+            super().setup()
+            connections.append(self.connection)
+
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
@@ -108,4 +115,7 @@ def serving(fake: FakeService, port: int = 0) -> Iterator[FakeService]:
     finally:
         server.shutdown()
         server.server_close()
+        for connection in connections:  # as when a process ends
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         thread.join(5)
