@@ -1,0 +1,1 @@
+"""Where decisions are stored: in NATS JetStream, or in memory."""

@@ -1,0 +1,136 @@
+"""Following the stream: an ordered push consumer of our own.
+
+The consumer lives in the server's memory and acknowledges nothing. It numbers what it delivers; a number left out, a
+silence longer than the heartbeat allows, or a lost connection ends it, and the next one starts after the last message
+that was handled. So nothing is left out and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
+
+from arc_es.journal.stream import NANOSECONDS, api, error_number
+from arc_es.journal.subjects import EVENTS, STREAM, key_of
+from arc_es.nats_bridge import STATUS, Bridge, Incoming
+from arc_es.ports import Handle, JournalUnavailable
+
+HEARTBEAT_SECONDS: float = 2.0
+SILENCE_SECONDS: float = 3 * HEARTBEAT_SECONDS
+"""A consumer that says nothing for so long is gone."""
+INACTIVE_SECONDS: Final = 30
+"""After this long without us the server forgets the consumer."""
+RETRY_SECONDS: Final = 0.1
+
+CONTROL: Final = "100"
+HEADER_STALLED: Final = "Nats-Consumer-Stalled"
+HEADER_LAST_CONSUMER: Final = "Nats-Last-Consumer"
+ACK_TOKENS_V1: Final = 9
+"""Tokens of `$JS.ACK.<stream>.<consumer>.<tries>.<position>.<number>.<time>.<pending>`; newer: two more before."""
+
+
+class Cursor:
+    """How far a follower is. One consumer after the other feeds it."""
+
+    def __init__(self, bridge: Bridge, after: int, handle: Handle) -> None:
+        self._bridge = bridge
+        self._handle = handle
+        self.position = after
+        self.failure: Exception | None = None
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._number = 0
+        self._heard = True
+        self.ended = trio.Event()
+
+    async def run_consumer(self) -> None:
+        """Have a consumer feed us until it ends. Raises JournalUnavailable if there can be none now."""
+        self._fresh()
+        name = secrets.token_hex(8)
+        subject = await self._bridge.call(lambda: self._bridge.listen(self._take))
+        try:
+            answer = await api(self._bridge, f"CONSUMER.CREATE.{STREAM}.{name}", self._config(name, subject))
+            if error_number(answer):
+                raise JournalUnavailable(f"No consumer: {answer['error'].get('description')}")
+            while not self.ended.is_set() and self._heard:
+                self._heard = False
+                with trio.move_on_after(SILENCE_SECONDS):
+                    await self.ended.wait()
+        finally:
+            self.ended.set()
+            self._bridge.soon(lambda: self._end(name, subject))
+
+    def _end(self, name: str, subject: str) -> None:
+        self._bridge.unlisten(subject)
+        self._bridge.publish(f"$JS.API.CONSUMER.DELETE.{STREAM}.{name}", b"")
+
+    def _config(self, name: str, subject: str) -> dict[str, Any]:
+        config = {
+            "name": name,
+            "deliver_subject": subject,
+            "filter_subject": EVENTS,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self.position + 1,
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "max_deliver": 1,
+            "flow_control": True,
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * NANOSECONDS),
+            "inactive_threshold": INACTIVE_SECONDS * NANOSECONDS,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        return {"stream_name": STREAM, "config": config, "action": "create"}
+
+    def _take(self, message: Incoming | None) -> None:
+        if message is None:
+            self.ended.set()
+            return
+        if self.ended.is_set():
+            return
+        self._heard = True
+        if not message.data:
+            self._control(message)
+            return
+        tokens = message.reply.split(".")
+        at = 5 if len(tokens) == ACK_TOKENS_V1 else 7
+        self._number += 1
+        if int(tokens[at + 1]) != self._number:
+            self.ended.set()
+            return
+        position = int(tokens[at])
+        try:
+            self._handle(position, key_of(message.subject), message.data)
+        except Exception as error:  # noqa: BLE001 - `follow` raises it
+            self.failure = error
+            self.ended.set()
+            return
+        self.position = position
+
+    def _control(self, message: Incoming) -> None:
+        """Answer flow control at once, and see from heartbeats whether the last messages were lost."""
+        headers = message.headers or {}
+        if headers.get(STATUS) != CONTROL:
+            self.ended.set()
+            return
+        reply = message.reply or headers.get(HEADER_STALLED, "")
+        if reply:
+            self._bridge.publish(reply, b"")
+        if int(headers.get(HEADER_LAST_CONSUMER, self._number)) != self._number:
+            self.ended.set()
+
+
+async def follow(bridge: Bridge, after: int, handle: Handle) -> None:
+    """See `ports.Journal.follow`."""
+    cursor = Cursor(bridge, after, handle)
+    while True:
+        await bridge.wait_available()
+        with suppress(JournalUnavailable):
+            await cursor.run_consumer()
+        if cursor.failure is not None:
+            raise cursor.failure
+        await trio.sleep(RETRY_SECONDS)

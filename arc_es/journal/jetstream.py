@@ -1,0 +1,145 @@
+"""The journal on NATS JetStream. See design section 3 and 5."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import orjson
+import trio
+
+from arc_es.domain.recorded import Key
+from arc_es.journal.follow import follow
+from arc_es.journal.pump import Pump
+from arc_es.journal.stream import api, error_number
+from arc_es.journal.subjects import EVENTS, STREAM, event_subject
+from arc_es.nats_bridge import Bridge, Incoming, status_of
+from arc_es.ports import Append, AppendOutcome, Handle, JournalClosed, JournalUnavailable, Message
+
+READ_WINDOW: Final = 64
+"""Reads under way together; each may bring the largest message."""
+HISTORY_PAGE: Final = 256
+HISTORY_PAGE_BYTES: Final = 8 * 1024 * 1024
+
+DIRECT_GET: Final = f"$JS.API.DIRECT.GET.{STREAM}"
+NOT_FOUND: Final = "404"
+MESSAGE_NOT_FOUND: Final = 10037
+HEADER_SEQUENCE: Final = "Nats-Sequence"
+
+
+class JetStreamJournal:
+    """A `Journal` in the stream ARC. Made by `open_journal`."""
+
+    def __init__(self, bridge: Bridge, pump: Pump) -> None:
+        self._bridge = bridge
+        self._pump = pump
+        self._closed = False
+
+    @property
+    def available(self) -> bool:
+        return self._bridge.available and not self._closed
+
+    def close(self) -> None:
+        """Refuse further use."""
+        self._closed = True
+
+    async def append(self, appends: Sequence[Append]) -> list[AppendOutcome]:
+        return await self._pump.append(appends)
+
+    async def read(self, positions: Sequence[int]) -> list[bytes | None]:
+        self._check()
+        payloads: list[bytes | None] = []
+        for start in range(0, len(positions), READ_WINDOW):
+            window = positions[start : start + READ_WINDOW]
+            answers = await self._bridge.ask([(DIRECT_GET, orjson.dumps({"seq": at})) for at in window])
+            for at, answer in zip(window, answers, strict=True):
+                payloads.append(await self._read_leader(at) if status_of(answer) else answer.data)
+        return payloads
+
+    async def _read_leader(self, position: int) -> bytes | None:
+        """A replica may not have the message yet; the leader has."""
+        stored = await self._stored({"seq": position}) if position > 0 else None
+        return None if stored is None else _data(stored)
+
+    async def last(self, key: Key) -> Message | None:
+        self._check()
+        stored = await self._stored({"last_by_subj": event_subject(key)})
+        return None if stored is None else Message(stored["seq"], key, _data(stored))
+
+    async def history(self, key: Key) -> list[Message]:
+        """Pages from any replica up to the leader's last message; from the leader what a replica does not have yet."""
+        last = await self.last(key)
+        messages: list[Message] = []
+        subject = event_subject(key)
+        at = 0
+        while last is not None and at < last.position:
+            page = await self._page(key, subject, at + 1)
+            if not page:
+                stored = await self._stored({"seq": at + 1, "next_by_subj": subject})
+                if stored is None:
+                    raise JournalUnavailable("The history changed while it was read")
+                page = [Message(stored["seq"], key, _data(stored))]
+            messages += page
+            at = page[-1].position
+        return messages
+
+    async def _page(self, key: Key, subject: str, start: int) -> list[Message]:
+        request = {"seq": start, "next_by_subj": subject, "batch": HISTORY_PAGE, "max_bytes": HISTORY_PAGE_BYTES}
+        answers = await self._bridge.collect(
+            DIRECT_GET, orjson.dumps(request), is_last=lambda answer: status_of(answer) is not None
+        )
+        return [Message(_sequence(answer), key, answer.data) for answer in answers[:-1]]
+
+    async def end(self) -> int:
+        self._check()
+        stored = await self._stored({"last_by_subj": EVENTS})
+        return 0 if stored is None else int(stored["seq"])
+
+    async def follow(self, after: int, handle: Handle) -> None:
+        self._check()
+        await follow(self._bridge, after, handle)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise JournalClosed("The journal is closed")
+
+    async def _stored(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A message from the stream's leader, None if there is none."""
+        answer = await api(self._bridge, f"STREAM.MSG.GET.{STREAM}", request)
+        number = error_number(answer)
+        if number == MESSAGE_NOT_FOUND:
+            return None
+        if number:
+            raise JournalUnavailable(f"The stream cannot be read: {answer['error'].get('description')} ({number})")
+        stored: dict[str, Any] = answer["message"]
+        return stored
+
+
+def _data(stored: Mapping[str, Any]) -> bytes:
+    return base64.b64decode(stored.get("data", ""))
+
+
+def _sequence(answer: Incoming) -> int:
+    return int((answer.headers or {})[HEADER_SEQUENCE])
+
+
+@asynccontextmanager
+async def open_journal(bridge: Bridge) -> AsyncGenerator[JetStreamJournal, None]:
+    """The journal on a bridge whose stream exists (`stream.ensure_stream`). Appends that wait at the end get one."""
+    pump = Pump(bridge)
+    journal = JetStreamJournal(bridge, pump)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.watch)
+        try:
+            yield journal
+        except Exception as error:  # noqa: BLE001 - raised again below, so that the nursery does not wrap it
+            failure = error
+        finally:
+            journal.close()
+            pump.close()
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

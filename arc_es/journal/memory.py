@@ -1,0 +1,135 @@
+"""The journal in memory: the verified twin of the JetStream one, for tests and for trying things out.
+
+It passes the same contract suite (`tests/contract/`). Nothing survives the process. Faults are switched on by setting
+`MemoryJournal.fault`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+import trio
+
+from arc_es.domain.recorded import Key
+from arc_es.ports import (
+    Append,
+    AppendOutcome,
+    Conflict,
+    Handle,
+    JournalClosed,
+    JournalFull,
+    JournalUnavailable,
+    Message,
+    OutcomeUnknown,
+)
+
+_FOLLOW_SLICE = 256
+"""Messages handed to a follower before other tasks get to run."""
+
+
+class Fault(enum.Enum):
+    """What is wrong with a `MemoryJournal`."""
+
+    LOST_ACK = "lost ack"
+    """Appends are stored, but their outcome is unknown."""
+    LOST_SEND = "lost send"
+    """Appends are not stored, and their outcome is unknown."""
+    FULL = "full"
+    """Appends are refused for want of room."""
+    UNAVAILABLE = "unavailable"
+    """Nothing can be reached."""
+
+
+class MemoryJournal:
+    """A `Journal` in a list. `fault` is what is wrong with it now, None if nothing is."""
+
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self._messages: list[tuple[Key | None, bytes]] = []  # index is position - 1; no key: a body
+        self._histories: dict[Key, list[int]] = {}
+        self._end = 0
+        self._grown = trio.Event()
+        self._closed = False
+
+    @property
+    def available(self) -> bool:
+        return self.fault is not Fault.UNAVAILABLE and not self._closed
+
+    def close(self) -> None:
+        """Refuse further use."""
+        self._closed = True
+
+    async def append(self, appends: Sequence[Append]) -> list[AppendOutcome]:
+        if self._closed:
+            raise JournalClosed("The journal is closed")
+        await trio.lowlevel.checkpoint()
+        outcomes = [self._append(item) for item in appends]
+        self._grown.set()
+        self._grown = trio.Event()
+        return outcomes
+
+    def _append(self, item: Append) -> AppendOutcome:
+        if self.fault is Fault.UNAVAILABLE:
+            return JournalUnavailable("The journal is switched off")
+        if self.fault is Fault.FULL:
+            return JournalFull("The journal has no room")
+        if self.fault is Fault.LOST_SEND:
+            return OutcomeUnknown("The journal did not answer")
+        history = self._histories.get(item.key, [])
+        if (history[-1] if history else 0) != item.expected:
+            outcome: AppendOutcome = Conflict("Another message came first")
+        else:
+            outcome = self._store(item)
+        if self.fault is Fault.LOST_ACK:
+            return OutcomeUnknown("The journal did not answer")
+        return outcome
+
+    def _store(self, item: Append) -> int:
+        if item.body is not None:
+            self._messages.append((None, item.body))
+        self._messages.append((item.key, item.payload))
+        self._end = len(self._messages)
+        self._histories.setdefault(item.key, []).append(self._end)
+        return self._end
+
+    async def _reach(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._closed:
+            raise JournalClosed("The journal is closed")
+        if self.fault is Fault.UNAVAILABLE:
+            raise JournalUnavailable("The journal is switched off")
+
+    async def read(self, positions: Sequence[int]) -> list[bytes | None]:
+        await self._reach()
+        stored = len(self._messages)
+        return [self._messages[at - 1][1] if 0 < at <= stored else None for at in positions]
+
+    async def last(self, key: Key) -> Message | None:
+        await self._reach()
+        history = self._histories.get(key)
+        return self._message(key, history[-1]) if history else None
+
+    async def history(self, key: Key) -> list[Message]:
+        await self._reach()
+        return [self._message(key, at) for at in self._histories.get(key, [])]
+
+    def _message(self, key: Key, position: int) -> Message:
+        return Message(position, key, self._messages[position - 1][1])
+
+    async def end(self) -> int:
+        await self._reach()
+        return self._end
+
+    async def follow(self, after: int, handle: Handle) -> None:
+        at = after
+        while True:
+            await trio.lowlevel.checkpoint()
+            grown = self._grown
+            if self.available:
+                for key, payload in self._messages[at : at + _FOLLOW_SLICE]:
+                    at += 1
+                    if key is not None:
+                        handle(at, key, payload)
+            if at >= len(self._messages) or not self.available:
+                await grown.wait()

@@ -1,0 +1,84 @@
+"""Histories as NATS subjects, and back.
+
+    arc.event.command.<deployment>.<command>        the decisions of one command
+    arc.event.deployment.<deployment>               the decisions of one deployment
+    arc.body.<deployment>.<command>.<kind>          a body too large for an event, one position before its event
+
+An id that is a safe token stands as it is; any other is `=` and its base64url without padding. No safe token starts
+with `=`, so the two never meet.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from functools import lru_cache
+from typing import Final
+
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key
+from arc_es.ports import BodyKind, JournalCorrupt
+
+STREAM: Final = "ARC"
+ALL: Final = "arc.>"
+EVENTS: Final = "arc.event.>"
+
+_SAFE: Final = re.compile(r"[A-Za-z0-9_-]+")
+_COMMAND: Final = "arc.event.command."
+_DEPLOYMENT: Final = "arc.event.deployment."
+
+
+@lru_cache(maxsize=4096)
+def to_token(name: str) -> str:
+    """The subject token of an id."""
+    if _SAFE.fullmatch(name):
+        return name
+    return "=" + base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+@lru_cache(maxsize=4096)
+def from_token(token: str) -> str:
+    """The id in a subject token.
+
+    Raises:
+        JournalCorrupt: no id has this token.
+    """
+    if not token.startswith("="):
+        return token
+    try:
+        padded = token[1:] + "=" * (-len(token[1:]) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise JournalCorrupt(f"The subject token {token!r} is not one of ours") from error
+
+
+def event_subject(key: Key) -> str:
+    """Where the decisions of a history are stored."""
+    if isinstance(key, CommandKey):
+        return f"{_COMMAND}{to_token(key.deployment_id)}.{to_token(key.command_id)}"
+    return _DEPLOYMENT + to_token(key.deployment_id)
+
+
+def body_subject(key: Key, kind: BodyKind) -> str:
+    """Where a body of a history is stored. Only commands have bodies."""
+    if not isinstance(key, CommandKey):
+        raise TypeError("Only the history of a command has bodies")
+    return f"arc.body.{to_token(key.deployment_id)}.{to_token(key.command_id)}.{kind}"
+
+
+def key_of(subject: str) -> Key:
+    """The history that an event subject names.
+
+    Raises:
+        JournalCorrupt: it names none that this version knows.
+    """
+    if subject.startswith(_COMMAND):
+        deployment, separator, command = subject[len(_COMMAND) :].partition(".")
+        if separator and "." not in command:
+            return CommandKey(
+                deployment if deployment[0] != "=" else from_token(deployment),
+                command if command[0] != "=" else from_token(command),
+            )
+    elif subject.startswith(_DEPLOYMENT) and "." not in subject[len(_DEPLOYMENT) :]:
+        return DeploymentKey(from_token(subject[len(_DEPLOYMENT) :]))
+    raise JournalCorrupt(f"The stream holds the subject {subject}, which this version does not know")

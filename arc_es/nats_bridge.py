@@ -1,0 +1,492 @@
+"""NATS for trio: the only file that knows nats-py, asyncio and trio-asyncio.
+
+All of it runs in one thread. trio-asyncio gives asyncio one trio task, in which every asyncio callback runs; we call
+that "inside the loop". What costs here is going from task to task, so:
+
+* `Bridge.soon` takes a plain function into the loop; there `publish` and `expect` are plain calls, not coroutines.
+* Answers are handed over inside nats-py's read loop, without a queue and a task between (`_Sink`); a taker may set a
+  `trio.Event`, which wakes a trio task directly.
+
+A connection is never mended. When it is lost, or does not echo, everything that waits on it is told so, its unsent
+bytes are thrown away, and a new client connects from scratch: so no write is sent after its caller has given up, and no
+state of nats-py's own reconnecting has to be trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+import nats.errors
+import trio
+import trio_asyncio  # type: ignore[import-untyped]
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from arc_es.ports import JournalUnavailable
+
+PING_SECONDS: Final = 5.0
+"""How often a silent connection is checked."""
+ECHO_SECONDS: Final = 3.0
+"""How long a connection may take to echo before it counts as lost."""
+CONNECT_SECONDS: Final = 5.0
+REQUEST_SECONDS: Final = 5.0
+"""How long a read may take."""
+CLOSE_SECONDS: Final = 2.0
+RECONNECT_SECONDS_MIN: Final = 0.1
+RECONNECT_SECONDS_MAX: Final = 2.0
+
+STATUS: Final = "Status"
+NO_RESPONDERS: Final = "503"
+
+log = logging.getLogger("arc_es.nats")
+T = TypeVar("T")
+
+
+class Incoming(Protocol):
+    """A message from the server."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def reply(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def headers(self) -> dict[str, str] | None: ...
+
+
+Take: TypeAlias = Callable[[Incoming | None], None]
+"""Called inside the loop with each message; with None, once, when the connection is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the servers are and who we are there. An empty user means no authentication."""
+
+    servers: Sequence[str]
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    def options(self) -> dict[str, Any]:
+        """The same for nats-py."""
+        options: dict[str, Any] = {"servers": list(self.servers)}
+        if self.user:
+            options |= {"user": self.user, "password": self.password}
+        return options
+
+    def scrub(self, text: str) -> str:
+        """The text without the password."""
+        return text.replace(self.password, "***") if self.password else text
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What the connected server says of itself."""
+
+    version: str
+    max_payload_bytes: int
+
+
+class _Client(Client):
+    """nats-py's client, with headers parsed in a tenth of the time: that is most of what a replay costs.
+
+    The method is not public. Should it go, this one is not called any more, and all else stays as it is.
+    """
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """The headers in `Name: value` lines. Broken UTF-8 is replaced, as nats-py does."""
+        headers: dict[str, str] = {}
+        for line in raw.decode("utf-8", "replace").split("\r\n"):
+            name, separator, value = line.partition(":")
+            if separator:
+                headers[name] = value.strip()
+        return headers
+
+
+class _Sink(asyncio.Future[Msg]):
+    """A future that never completes: nats-py hands it every message of a subscription at once."""
+
+    def __init__(self, take: Take) -> None:
+        super().__init__()
+        self._take = take
+
+    def set_result(self, result: Msg) -> None:
+        try:
+            self._take(result)
+        except Exception:
+            # Raised further it would end nats-py's read loop without a word.
+            log.exception("A taker of messages failed")
+
+
+def _run_now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that does not wait. nats-py's publish and subscribe only fill a buffer that we left unbounded."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("nats-py waits in a call that is known not to wait")
+
+
+class _Exchange:
+    """Requests that wait for their answers."""
+
+    def __init__(self, take: Callable[[int, Incoming], bool]) -> None:
+        self._take = take
+        self.trouble = ""
+        self.done = trio.Event()
+
+    def take(self, index: int, message: Incoming | None) -> None:
+        """An answer to the request with that index, or none will come."""
+        if message is None:
+            self.trouble = "The connection to NATS was lost"
+        elif status_of(message) == NO_RESPONDERS:
+            self.trouble = "NATS has nobody to answer; is JetStream on, is there a leader?"
+        elif not self._take(index, message):
+            return
+        self.done.set()
+
+
+class Bridge:
+    """One connection to NATS, renewed for ever. Made by `open_bridge`."""
+
+    def __init__(self, loop: Any, access: Access, ping_seconds: float, echo_seconds: float) -> None:
+        self._loop = loop
+        self._access = access
+        self._ping_seconds = ping_seconds
+        self._echo_seconds = echo_seconds
+        self._client: Client | None = None
+        self._inbox = ""
+        self._tokens = itertools.count(1)
+        self._waiting: dict[str, Take] = {}
+        self._listeners: dict[str, tuple[Take, Subscription]] = {}
+        self._on_lost: list[Callable[[], None]] = []
+        self._up = trio.Event()
+        self._down = trio.Event()
+        self._last_trouble = ""
+
+    # --- for trio tasks
+
+    @property
+    def available(self) -> bool:
+        """Whether there is a connection, as far as we know."""
+        return self._client is not None
+
+    async def wait_available(self) -> None:
+        """Wait for a connection."""
+        while not self.available:
+            await self._up.wait()
+
+    def server_info(self) -> ServerInfo:
+        """What the connected server says of itself.
+
+        Raises:
+            JournalUnavailable: there is no connection.
+        """
+        if self._client is None:
+            raise JournalUnavailable("There is no connection to NATS")
+        version = self._client.connected_server_version
+        return ServerInfo(f"{version.major}.{version.minor}.{version.patch}", self._client.max_payload)
+
+    def soon(self, step: Callable[[], None]) -> None:
+        """Have a plain function called inside the loop. It must not raise."""
+        self._loop.call_soon(step)
+
+    async def call(self, step: Callable[[], T]) -> T:
+        """Call a plain function inside the loop and return what it returns.
+
+        Raises:
+            JournalUnavailable: there is no connection, so it was not called.
+        """
+        results: list[T] = []
+        done = trio.Event()
+
+        def run() -> None:
+            if self.available:
+                results.append(step())
+            done.set()
+
+        self.soon(run)
+        await done.wait()
+        if not results:
+            raise JournalUnavailable("There is no connection to NATS")
+        return results[0]
+
+    async def ask(self, requests: Sequence[tuple[str, bytes]]) -> list[Incoming]:
+        """Send requests (subject, payload), all at once, and return the answer to each.
+
+        Raises:
+            JournalUnavailable: there is no connection, nobody to answer, or no answer in `REQUEST_SECONDS`.
+        """
+        if not requests:
+            return []
+        answers: dict[int, Incoming] = {}
+
+        def take(index: int, message: Incoming) -> bool:
+            answers[index] = message
+            return len(answers) == len(requests)
+
+        await self._exchange(requests, take)
+        return [answers[index] for index in range(len(requests))]
+
+    async def collect(self, subject: str, payload: bytes, *, is_last: Callable[[Incoming], bool]) -> list[Incoming]:
+        """Send one request and return its many answers, up to and with the last. Raises as `ask`."""
+        answers: list[Incoming] = []
+
+        def take(index: int, message: Incoming) -> bool:
+            answers.append(message)
+            return is_last(message)
+
+        await self._exchange([(subject, payload)], take)
+        return answers
+
+    async def _exchange(self, requests: Sequence[tuple[str, bytes]], take: Callable[[int, Incoming], bool]) -> None:
+        """Send requests and wait until `take(index, answer)` says that it has all."""
+        exchange = _Exchange(take)
+        inboxes: list[str] = []
+
+        def send() -> None:
+            for index, (subject, payload) in enumerate(requests):
+                inboxes.append(self.expect(partial(exchange.take, index)))
+                self.publish(subject, payload, reply=inboxes[-1])
+
+        try:
+            with trio.move_on_after(REQUEST_SECONDS):
+                await self.call(send)
+                await exchange.done.wait()
+        finally:
+            for inbox in inboxes:
+                self.forget(inbox)
+        if exchange.trouble or not exchange.done.is_set():
+            raise JournalUnavailable(exchange.trouble or "NATS did not answer in time")
+
+    # --- inside the loop
+
+    def publish(
+        self, subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Put one message into the send buffer; it leaves when the loop goes on. Trouble shows as a lost connection."""
+        client = self._client
+        if client is None:
+            return
+        try:
+            _run_now(client.publish(subject, payload, reply, headers))  # type: ignore[arg-type]  # only read
+        except (nats.errors.Error, OSError, RuntimeError) as error:
+            self._report("Could not send", error)
+            self.soon(self._drop)
+
+    def expect(self, take: Take) -> str:
+        """A fresh reply subject; `take` gets what arrives there until `forget`."""
+        token = str(next(self._tokens))
+        self._waiting[token] = take
+        return self._inbox + token
+
+    def forget(self, inbox: str) -> None:
+        """Ignore what still arrives at a reply subject. Harmless when it is forgotten already."""
+        self._waiting.pop(inbox.rpartition(".")[2], None)
+
+    def listen(self, take: Take) -> str:
+        """A fresh subject to have a consumer deliver to, with messages keeping their own subjects; until `unlisten`."""
+        client = self._client
+        if client is None:
+            raise JournalUnavailable("There is no connection to NATS")
+        subject = f"{self._inbox}deliver.{next(self._tokens)}"
+        self._listeners[subject] = (take, _run_now(client.subscribe(subject, future=_Sink(take))))
+        return subject
+
+    def unlisten(self, subject: str) -> None:
+        """End `listen`. Harmless when the connection is gone."""
+        _, subscription = self._listeners.pop(subject, (None, None))
+        if subscription is not None and self._client is not None and self._client.is_connected:
+            _run_now(subscription.unsubscribe())
+
+    def on_lost(self, hook: Callable[[], None]) -> None:
+        """Have `hook` called inside the loop each time the connection is lost, after the takers."""
+        self._on_lost.append(hook)
+
+    # --- the life of connections
+
+    async def run(self) -> None:
+        """Connect, watch, and connect again, for ever."""
+        pause = RECONNECT_SECONDS_MIN
+        while True:
+            client = _Client()
+            try:
+                if await self._connect(client):
+                    pause = RECONNECT_SECONDS_MIN
+                    await self._watch()
+            finally:
+                self._drop()
+                with trio.CancelScope(shield=True):
+                    await self._close(client)
+            await trio.sleep(pause)
+            pause = min(2 * pause, RECONNECT_SECONDS_MAX)
+
+    async def _connect(self, client: Client) -> bool:
+        cause: Exception | None = None  # of not being able to connect; nats-py itself then says "no servers"
+
+        async def lost() -> None:
+            self._drop_if(client)
+
+        async def trouble(error: Exception) -> None:
+            nonlocal cause
+            if client is self._client:
+                self._report("Trouble with the connection", error)
+                if isinstance(error, (nats.errors.UnexpectedEOF, OSError)):
+                    self._drop()
+            else:
+                cause = error
+
+        try:
+            with trio.fail_after(CONNECT_SECONDS):
+                await trio_asyncio.aio_as_trio(client.connect)(
+                    **self._access.options(),
+                    name="arc_es",
+                    error_cb=trouble,
+                    disconnected_cb=lost,
+                    closed_cb=lost,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,  # of each server in this one try; 0 would mean for ever
+                    reconnect_time_wait=RECONNECT_SECONDS_MIN,
+                    connect_timeout=CONNECT_SECONDS,
+                    ping_interval=3600,  # we ask for an echo instead, which goes through the read loop
+                    pending_size=0,  # publish never waits, and nothing is kept for another connection
+                )
+                await self._open_inbox(client)
+        except (nats.errors.Error, OSError, trio.TooSlowError) as error:
+            self._report("Cannot connect", cause or error)
+            return False
+        return self.available
+
+    async def _open_inbox(self, client: Client) -> None:
+        inbox = f"_INBOX.{secrets.token_hex(8)}."
+        await trio_asyncio.aio_as_trio(client.subscribe)(inbox + "*", future=_Sink(self._answered))
+        if not client.is_connected:
+            raise nats.errors.ConnectionClosedError
+        self._inbox = inbox
+        self._client = client
+        self._down = trio.Event()
+        self._up.set()
+        if self._last_trouble:
+            log.warning("Connected to NATS")
+        self._last_trouble = ""
+
+    def _answered(self, message: Incoming | None) -> None:
+        if message is not None:
+            take = self._waiting.get(message.subject[len(self._inbox) :])
+            if take is not None:
+                take(message)
+
+    async def _watch(self) -> None:
+        """Return when the connection is lost or does not echo."""
+        while self.available:
+            with trio.move_on_after(self._ping_seconds):
+                await self._down.wait()
+                return
+            if not await self._echoes():
+                self._report("The connection does not answer", None)
+                return
+
+    async def _echoes(self) -> bool:
+        echoed = trio.Event()
+
+        def send() -> str:
+            inbox = self.expect(lambda _: echoed.set())
+            self.publish(inbox, b"")
+            return inbox
+
+        with trio.move_on_after(self._echo_seconds):
+            inbox = await self.call(send)
+            await echoed.wait()
+            self.forget(inbox)
+            return True
+        return False
+
+    def _drop_if(self, client: Client) -> None:
+        if client is self._client:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Tell everyone who waits that the connection is lost."""
+        if self._client is None:
+            return
+        self._client = None
+        self._up = trio.Event()
+        self._down.set()
+        waiting, self._waiting = self._waiting, {}
+        listeners, self._listeners = self._listeners, {}
+        for take in (*waiting.values(), *(take for take, _ in listeners.values())):
+            take(None)
+        for hook in self._on_lost:
+            hook()
+
+    async def _close(self, client: Client) -> None:
+        with trio.move_on_after(CLOSE_SECONDS):
+            try:
+                await trio_asyncio.aio_as_trio(_abort)(client)
+                await trio_asyncio.aio_as_trio(client.close)()
+            except (nats.errors.Error, OSError, AttributeError) as error:
+                self._report("Trouble while closing", error)
+
+    def _report(self, what: str, error: BaseException | None) -> None:
+        text = f"{what}: {type(error).__name__}: {error}" if error is not None else what
+        text = self._access.scrub(text)
+        if text != self._last_trouble:  # a server that stays away is reported once
+            log.warning("NATS: %s", text)
+        self._last_trouble = text
+
+    def unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Exceptions that nobody caught in nats-py's own tasks end a connection; any other is our bug and crashes."""
+        if "task" not in context and "future" not in context:
+            loop.default_exception_handler(context)
+            return
+        self._report("Trouble inside nats-py", context.get("exception"))
+        if self._client is not None and not self._client.is_connected:
+            self._drop()
+
+
+async def _abort(client: Client) -> None:
+    """Throw unsent bytes away. nats-py has no way to say it: its close waits for a peer that may never read again."""
+    transport = client._transport  # noqa: SLF001
+    writer = getattr(transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+
+
+def status_of(message: Incoming) -> str | None:
+    """The status code of a message that carries nothing else, such as `404`; None of any other."""
+    if message.data or not message.headers:
+        return None
+    return message.headers.get(STATUS)
+
+
+@asynccontextmanager
+async def open_bridge(
+    access: Access, *, ping_seconds: float = PING_SECONDS, echo_seconds: float = ECHO_SECONDS
+) -> AsyncGenerator[Bridge, None]:
+    """A bridge that connects in the background; see `Bridge.wait_available`. Close whatever uses it first."""
+    failure: Exception | None = None
+    async with trio_asyncio.open_loop() as loop:
+        bridge = Bridge(loop, access, ping_seconds, echo_seconds)
+        loop.set_exception_handler(bridge.unhandled)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bridge.run)
+            try:
+                yield bridge
+            except Exception as error:  # noqa: BLE001 - raised again below, so that the nurseries do not wrap it
+                failure = error
+            finally:
+                nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,42 @@
+"""Histories and subjects map to each other, one to one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key
+from arc_es.journal.subjects import body_subject, event_subject, key_of
+from arc_es.ports import JournalCorrupt
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.from_regex(
+    r"=?[A-Za-z0-9_-]*", fullmatch=True
+)
+keys: st.SearchStrategy[Key] = st.builds(CommandKey, names, names) | st.builds(DeploymentKey, names)
+
+
+@given(keys)
+def test_a_subject_leads_back_to_its_history(key: Key) -> None:
+    subject = event_subject(key)
+    assert key_of(subject) == key
+    assert type(key_of(subject)) is type(key)
+    assert subject.isascii()
+    assert not set(subject) & set(" \t\r\n*>")
+    assert "" not in subject.split(".")
+
+
+def test_plain_ids_stay_readable() -> None:
+    key = CommandKey("dep_7", "cmd_3b1f6a52")
+    assert event_subject(key) == "arc.event.command.dep_7.cmd_3b1f6a52"
+    assert event_subject(DeploymentKey("dep_7")) == "arc.event.deployment.dep_7"
+    assert body_subject(key, "params") == "arc.body.dep_7.cmd_3b1f6a52.params"
+    assert event_subject(DeploymentKey("a.b")) == "arc.event.deployment.=YS5i"
+
+
+@pytest.mark.parametrize(
+    "subject", ["arc.event.token.x", "arc.event.command.a", "arc.event.command.a.b.c", "arc.event.deployment.=!", "x"]
+)
+def test_an_unknown_subject_is_not_understood(subject: str) -> None:
+    with pytest.raises(JournalCorrupt):
+        key_of(subject)
