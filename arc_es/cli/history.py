@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json as json_text
-from typing import Any
+import re
+from typing import Any, Final
 
 from arc_es.cli.options import DEFAULT_SERVER, Json, Server, ask
 from arc_es.cli.output import print_json, print_table
 
 _COLUMNS = ("seq", "at", "event", "by", "data")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST_CHARS: Final = 12
 
 
 def history(command_id: str, /, *, json: Json = False, server: Server = DEFAULT_SERVER) -> int:
@@ -49,4 +52,9 @@ def _data(data: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json_text.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """For people: digests shortened, bodies as size and digest. All of it is in --json."""
+    if isinstance(value, str):
+        return f"{value[:_DIGEST_CHARS]}\u2026" if _DIGEST.fullmatch(value) else value
+    if isinstance(value, dict) and "sha256" in value:
+        return f"{value.get('size', '?')}B:{_value(value['sha256'])}"
+    return json_text.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from typing import Any
 
 
 def complain(message: str, *, advice: str = "") -> None:
@@ -23,27 +20,32 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A table to stdout, as wide as the terminal; unlimited in a pipe, so that nothing is cut there."""
+    """A table to stdout: folded to the width of a terminal, one line a row and nothing cut in a pipe."""
+    lines = [[printable(cell) for cell in row] for row in rows]
+    if not lines:
+        print(empty, flush=True)
+    elif sys.stdout.isatty():
+        _print_rich(columns, lines)
+    else:
+        widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
+        for line in (columns, *lines):
+            padded = "  ".join(cell.replace("\n", " ").ljust(width) for cell, width in zip(line, widths, strict=True))
+            print(padded.rstrip())
+        sys.stdout.flush()
+
+
+def _print_rich(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     from rich import box
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    lines = list(rows)
-    if not lines:
-        print(empty, flush=True)
-        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for line in lines:
-        table.add_row(*(Text(printable(cell)) for cell in line))
-    _console().print(table)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=10_000, no_color=True)
+        table.add_row(*(Text(cell) for cell in line))
+    Console().print(table)
 
 
 def printable(text: str) -> str:

@@ -36,7 +36,7 @@ def queues(*, json: Json = False, server: Server = DEFAULT_SERVER) -> int:
 def _row(queue: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(queue["deploymentId"]),
-        str(queue["target"]),
+        _target(queue["target"]),
         str(queue["pending"]),
         str(queue.get("delayed", 0)),
         str(queue.get("leased", 0)),
@@ -45,6 +45,14 @@ def _row(queue: dict[str, Any]) -> tuple[str, ...]:
         str(queue.get("lastPollAt", "")),
         str(queue.get("lastAgent", "")),
     )
+
+
+def _target(target: dict[str, Any] | str) -> str:
+    """As `arc-es work` takes it."""
+    if isinstance(target, str):
+        return target
+    kind = target.get("resourceType")
+    return f"{target['resourceId']}:{kind}" if kind else str(target["resourceId"])
 
 
 def _age(seconds: float | None) -> str:

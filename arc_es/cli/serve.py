@@ -48,6 +48,6 @@ def serve(  # one option a setting
         settings = load(flags, toml=config)
     except ConfigError as error:
         raise CommandFailure(str(error), exit_status=EXIT_USAGE) from error
-    from arc_es import bootstrap
+    from arc_es.bootstrap import run
 
-    return bootstrap.run(settings)
+    return run(settings)

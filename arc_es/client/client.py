@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -16,17 +15,18 @@ from urllib.parse import quote
 import httpx2
 import orjson
 
-from arc_es.client.errors import ArcError, BadAnswer, ServerUnreachable, is_temporary
+from arc_es.client.answers import date_of, error_of, object_of, origin, reason_of
+from arc_es.client.errors import BadAnswer, ServerUnreachable
 from arc_es.client.lease import JsonObject, Lease, parse_lease
 from arc_es.domain.ids import Target
 
 INLINE_PARAMS_BYTES_MAX: Final = 1_500_000
 """Larger params are uploaded first: as base64 they would not fit the 2 MiB of a request."""
+_COMMAND: Final = ("commandId", "state")
 _ANSWER_SECONDS_MAX: Final = 30.0
 _CONNECT_SECONDS_MAX: Final = 5.0
 _CONNECTIONS_MAX: Final = 100
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
-_MESSAGE_CHARS_MAX: Final = 300
 
 
 def api_base(url: str) -> httpx2.URL:
@@ -108,17 +108,18 @@ class ArcClient:
             request["deadline"] = deadline.astimezone(UTC).isoformat().replace("+00:00", "Z")
         if idempotency_key is not None:
             request["idempotencyKey"] = idempotency_key
-        created = await self._json("POST", "/commands", request)
+        created = await self._json("POST", "/commands", request, needs=_COMMAND)
         if created.get("next") != "upload":
             return created
         await self.put_object(created["storageUpload"]["putRequest"], params)
         path = f"/commands/{_segment(created['commandId'])}/upload-complete"
-        return await self._json("POST", path, {"size": len(params)})
+        return await self._json("POST", path, {"size": len(params)}, needs=_COMMAND)
 
     async def status(self, command_id: str, *, wait_seconds: int = 0) -> JsonObject:
         """The status of a command; with `wait_seconds` (to 60) when it is terminal, or at the end of that time."""
         query = {"waitSeconds": str(wait_seconds)} if wait_seconds else {}
-        return await self._json("GET", f"/commands/{_segment(command_id)}", query=query, wait_seconds=wait_seconds)
+        path = f"/commands/{_segment(command_id)}"
+        return await self._json("GET", path, query=query, wait_seconds=wait_seconds, needs=_COMMAND)
 
     async def payload(self, command_id: str) -> JsonObject:
         """Params and response of a command."""
@@ -126,7 +127,7 @@ class ArcClient:
 
     async def events(self, command_id: str) -> JsonObject:
         """The whole history of a command: `{"events": [...]}`."""
-        return await self._json("GET", f"/commands/{_segment(command_id)}/events")
+        return await self._json("GET", f"/commands/{_segment(command_id)}/events", needs=("events",))
 
     # --- the receiver's side
 
@@ -150,9 +151,9 @@ class ArcClient:
             request["agent"] = dict(agent)
         url = self._url("/commands/leases", {})
         response = await self._send("POST", url, content=orjson.dumps(request), wait_seconds=wait_seconds)
-        server_time, endpoint = _date_of(response), str(url.copy_with(query=None))
+        server_time, endpoint = date_of(response), str(url.copy_with(query=None))
         try:
-            return [parse_lease(info, endpoint, server_time) for info in _object(response)["leases"]]
+            return [parse_lease(info, endpoint, server_time) for info in object_of(response)["leases"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             # Retryable: one bad envelope must not stop a worker; its lease runs out and somebody else may read it.
             message = f"A lease answer has an unknown shape: {error!r}"
@@ -193,7 +194,7 @@ class ArcClient:
 
     async def queues(self) -> JsonObject:
         """What waits where: `{"queues": [...], "appliedSeq"}`."""
-        return await self._json("GET", "/queues")
+        return await self._json("GET", "/queues", needs=("queues",))
 
     async def health(self) -> JsonObject:
         """Answers while the process serves requests."""
@@ -213,11 +214,11 @@ class ArcClient:
         *,
         query: Mapping[str, str] | None = None,
         wait_seconds: int = 0,
+        needs: tuple[str, ...] = (),
     ) -> JsonObject:
         content = None if request is None else orjson.dumps(request)
-        return _object(
-            await self._send(method, self._url(path, query or {}), content=content, wait_seconds=wait_seconds)
-        )
+        url = self._url(path, query or {})
+        return object_of(await self._send(method, url, content=content, wait_seconds=wait_seconds), *needs)
 
     async def _presigned(self, request: Mapping[str, Any], content: bytes | None = None) -> httpx2.Response:
         backend = request["backend"]
@@ -244,10 +245,9 @@ class ArcClient:
             http = await self._http(url.scheme)
             response = await http.request(method, url, content=content, headers=headers, timeout=timeout)
         except httpx2.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise ServerUnreachable(f"no answer from {_origin(url)}: {reason}") from error
+            raise ServerUnreachable(f"no answer from {origin(url)}: {reason_of(error)}") from error
         if not response.is_success:
-            raise _error_of(response)
+            raise error_of(response)
         return response
 
     def _headers(self) -> dict[str, str]:
@@ -280,52 +280,3 @@ def _params_spec(params: bytes) -> JsonObject:
     if len(params) <= INLINE_PARAMS_BYTES_MAX:
         return {"mode": "inline", "inlineBase64": base64.b64encode(params).decode()}
     return {"mode": "storage", "size": len(params)}
-
-
-def _origin(url: httpx2.URL) -> str:
-    """Scheme, host and port: the rest may hold a signature."""
-    return f"{url.scheme}://{url.netloc.decode()}"
-
-
-def _date_of(response: httpx2.Response) -> datetime:
-    """The server's clock, to the second; ours if it did not say."""
-    try:
-        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
-    except (KeyError, ValueError):
-        return datetime.now(UTC)
-
-
-def _object(response: httpx2.Response) -> JsonObject:
-    try:
-        answer = orjson.loads(response.content)
-    except orjson.JSONDecodeError as error:
-        raise BadAnswer(f"{_origin(response.url)} did not answer with JSON", status=response.status_code) from error
-    if not isinstance(answer, dict):
-        raise BadAnswer(f"{_origin(response.url)} did not answer with an object", status=response.status_code)
-    return answer
-
-
-def _error_of(response: httpx2.Response) -> ArcError:
-    status = response.status_code
-    try:
-        problem = orjson.loads(response.content)
-        code, message, retryable = problem["code"], problem["message"], problem["retryable"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        message = f"{_origin(response.url)} answered {status} {response.reason_phrase}, not as this service does"
-        return BadAnswer(message, status=status, retryable=is_temporary(status))
-    details = problem.get("details")
-    return ArcError(
-        str(message)[:_MESSAGE_CHARS_MAX],
-        status=status,
-        code=str(code),
-        retryable=bool(retryable),
-        details=details[:_MESSAGE_CHARS_MAX] if isinstance(details, str) else None,
-        retry_after_seconds=_retry_after_seconds(response),
-    )
-
-
-def _retry_after_seconds(response: httpx2.Response) -> float | None:
-    try:
-        return max(0.0, float(response.headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return None

@@ -115,6 +115,15 @@ def test_unreachable_service_is_named(arc: Arc) -> None:
     assert b"--key k1" in done.stderr
 
 
+def test_stranger_at_the_url_is_recognised(arc: Arc, fake: FakeService) -> None:
+    for answer in (Answer(200, b"<html>"), Answer(200, {"hello": 1}), Answer(302, headers={"Location": "/login"})):
+        fake.on(".*", answer)
+        for arguments in (("call", "demo", "greet"), ("queues",), ("history", "cmd_1")):
+            done = arc(*arguments, "--url", fake.url)
+            assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1), done.stderr
+            assert b"does --url (ARC_URL) name an arc-es service?" in done.stderr
+
+
 def test_no_wait_prints_the_id_only(arc: Arc, fake: FakeService) -> None:
     accepting(fake, success(b"{}"))
     done = arc("call", "demo", "greet", "--no-wait", "--deadline", "15m", "--url", fake.url)
