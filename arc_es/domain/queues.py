@@ -1,0 +1,22 @@
+"""What can be counted about one queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from arc_es.domain.ids import Micros
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """One target's queue: commands leasable now, commands that rest until later, commands under a lease.
+
+    oldest_pending_at: creation time of the leasable command that has waited longest, None if there is none.
+    """
+
+    deployment_id: str
+    target_id: str
+    pending: int
+    delayed: int
+    leased: int
+    oldest_pending_at: Micros | None

@@ -1,0 +1,238 @@
+"""Which commands wait for a receiver: one best-first queue a target, and one a deployment over all its targets.
+
+A command's rank is one integer, so that heaps compare fast and hold no tuples. Lower is better; priority counts in the
+high bits, the command's place (`params_at`) in the low ones. `params_at` never changes, so a command that comes back
+from a lease gets its old place. Without a priority, rank and `params_at` are one object: a place costs 8 bytes a heap.
+
+`_ready` and `_resting` are the truth, keyed by place. A heap entry counts only if the truth agrees; everything else in
+a heap is garbage, thrown away when met, or all at once when it is more than half of the heap. So an event that takes a
+command out of a queue costs one dict deletion, and nothing ever searches a heap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Final
+
+from arc_es.domain.ids import OPERATOR, Micros
+from arc_es.domain.queues import QueueCounts
+from arc_es.domain.state import Leased, Pending, Route
+from projections.change import Change, Row
+
+_PLACE_BITS: Final = 48
+"""Room for 2**48 positions; with 8 bits of priority above them a rank stays a two-digit Python integer (32 bytes)."""
+_PLACE_MASK: Final = (1 << _PLACE_BITS) - 1
+_SLACK: Final = 64
+"""So much garbage is not worth a compaction."""
+
+
+def _rank(row: Row) -> int:
+    priority = row.state.facts.options.priority
+    return row.params_at - (priority << _PLACE_BITS) if priority else row.params_at
+
+
+class _Queue:
+    """Ranks of one target, or of all targets of a deployment but `operator`; `ready` counts what is really there."""
+
+    __slots__ = ("ranks", "ready")
+
+    def __init__(self) -> None:
+        self.ranks: list[int] = []
+        self.ready = 0
+
+
+class _Target(_Queue):
+    """One target's queue. `places` orders the same commands by age alone; `whole` is the deployment's queue."""
+
+    __slots__ = ("leased", "places", "resting", "whole")
+
+    def __init__(self, whole: _Queue | None) -> None:
+        super().__init__()
+        self.places: list[int] = []
+        self.resting = 0
+        self.leased = 0
+        self.whole = whole
+
+
+class _Deployment(_Queue):
+    __slots__ = ("targets",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: dict[str, _Target] = {}
+
+
+class PendingProjection:
+    """Pull commands in state Pending: ready, or resting until their `available_at`."""
+
+    def __init__(self) -> None:
+        self._deployments: dict[str, _Deployment] = {}
+        self._ready: dict[int, Row] = {}
+        self._reserved: dict[str, Row] = {}
+        self._resting: dict[int, Row] = {}
+        self._alarms: list[tuple[Micros, int]] = []
+        self._unannounced: dict[int, Micros] = {}
+
+    # --- what the service asks
+
+    def take(self, deployment_id: str, target_id: str | None, count: int, now: Micros) -> list[str]:
+        """Reserve up to `count` leasable commands; target None means all targets of the deployment but `operator`.
+
+        A taken command is offered to nobody else until it is given back, or leaves the queue by an event.
+        """
+        self._move_rested(now)
+        deployment = self._deployments.get(deployment_id)
+        if deployment is None:
+            return []
+        queue = deployment if target_id is None else deployment.targets.get(target_id)
+        taken: list[str] = []
+        while queue is not None and queue.ranks and len(taken) < count:
+            row = self._ready.get(heappop(queue.ranks) & _PLACE_MASK)
+            if row is not None and row.command_id not in self._reserved:
+                self._reserved[row.command_id] = row
+                taken.append(row.command_id)
+        return taken
+
+    def give_back(self, command_ids: Iterable[str]) -> None:
+        """End reservations; commands that are still pending are offered again, at their old place."""
+        for command_id in command_ids:
+            row = self._reserved.pop(command_id, None)
+            if row is not None:
+                target = self._target(row.state.facts.route)
+                self._offer(target, _rank(row))
+                self._compact(target)
+
+    def next_available_at(self) -> Micros | None:
+        """When the next resting command becomes leasable; in the past while `wake_delayed` has not told of it."""
+        if self._unannounced:
+            return next(iter(self._unannounced.values()))
+        alarms = self._alarms
+        while alarms:
+            if self._rests_until(*alarms[0]):
+                return alarms[0][0]
+            heappop(alarms)
+        return None
+
+    def wake_delayed(self, now: Micros) -> list[str]:
+        """Make commands leasable whose rest is over, and return their ids.
+
+        Each rest that ends is told of once, even if a `take` came first and saw that it is over: somebody else may be
+        waiting for just that command.
+        """
+        self._move_rested(now)
+        woken = [self._ready[place].command_id for place in self._unannounced]
+        self._unannounced.clear()
+        return woken
+
+    def queues(self, now: Micros) -> list[QueueCounts]:
+        """All queues that ever had a command. Reserved commands count as pending."""
+        self._move_rested(now)
+        return [
+            QueueCounts(deployment_id, target_id, target.ready, target.resting, target.leased, self._oldest(target))
+            for deployment_id, deployment in self._deployments.items()
+            for target_id, target in deployment.targets.items()
+        ]
+
+    # --- what happens to commands
+
+    def apply(self, change: Change) -> str | None:
+        """Follow one change. Returns the id of the command if it has just become leasable."""
+        before, after = change.before, change.after
+        route = after.facts.route
+        if route.delivery != "pull":
+            return None
+        if type(before) is Pending:
+            self._leave(change.row)
+        elif type(before) is Leased:
+            self._target(route).leased -= 1
+        if type(after) is Leased:
+            self._target(route).leased += 1
+        elif type(after) is Pending:
+            available_at = after.available_at
+            if available_at is None or available_at <= change.at:
+                self._enter(change.row)
+                return change.row.command_id
+            self._rest(change.row, available_at)
+        return None
+
+    def _target(self, route: Route) -> _Target:
+        deployment = self._deployments.get(route.deployment_id)
+        if deployment is None:
+            deployment = self._deployments[route.deployment_id] = _Deployment()
+        target = deployment.targets.get(route.target_id)
+        if target is None:
+            whole = None if route.target_id == OPERATOR else deployment
+            target = deployment.targets[route.target_id] = _Target(whole)
+        return target
+
+    def _enter(self, row: Row) -> None:
+        target = self._target(row.state.facts.route)
+        self._ready[row.params_at] = row
+        target.ready += 1
+        if target.whole is not None:
+            target.whole.ready += 1
+        heappush(target.places, row.params_at)
+        self._offer(target, _rank(row))
+
+    def _offer(self, target: _Target, rank: int) -> None:
+        heappush(target.ranks, rank)
+        if target.whole is not None:
+            heappush(target.whole.ranks, rank)
+
+    def _leave(self, row: Row) -> None:
+        place = row.params_at
+        target = self._target(row.state.facts.route)
+        self._reserved.pop(row.command_id, None)
+        self._unannounced.pop(place, None)
+        if self._ready.pop(place, None) is None:
+            del self._resting[place]
+            target.resting -= 1
+            if len(self._alarms) > 2 * len(self._resting) + _SLACK:
+                self._alarms = sorted({alarm for alarm in self._alarms if self._rests_until(*alarm)})
+            return
+        target.ready -= 1
+        if target.whole is not None:
+            target.whole.ready -= 1
+        self._compact(target)
+
+    def _compact(self, target: _Target) -> None:
+        whole = target.whole
+        self._compact_heap(target.ranks, target.ready)
+        self._compact_heap(target.places, target.ready)
+        if whole is not None:
+            self._compact_heap(whole.ranks, whole.ready)
+
+    def _compact_heap(self, heap: list[int], live: int) -> None:
+        if len(heap) > 2 * live + _SLACK:
+            heap[:] = sorted({rank for rank in heap if rank & _PLACE_MASK in self._ready})
+
+    def _oldest(self, target: _Target) -> Micros | None:
+        places = target.places
+        while places:
+            row = self._ready.get(places[0])
+            if row is not None:
+                return row.state.facts.created_at
+            heappop(places)
+        return None
+
+    # --- rests
+
+    def _rest(self, row: Row, available_at: Micros) -> None:
+        self._target(row.state.facts.route).resting += 1
+        self._resting[row.params_at] = row
+        heappush(self._alarms, (available_at, row.params_at))
+
+    def _rests_until(self, available_at: Micros, place: int) -> bool:
+        row = self._resting.get(place)
+        return row is not None and isinstance(row.state, Pending) and row.state.available_at == available_at
+
+    def _move_rested(self, now: Micros) -> None:
+        alarms = self._alarms
+        while alarms and alarms[0][0] <= now:
+            available_at, place = heappop(alarms)
+            if self._rests_until(available_at, place):
+                row = self._resting.pop(place)
+                self._target(row.state.facts.route).resting -= 1
+                self._unannounced[place] = available_at
+                self._enter(row)

@@ -1,0 +1,37 @@
+"""Counts over everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from arc_es.domain.state import PUBLIC_STATE
+from projections.change import Change
+
+
+class StatsProjection:
+    """How many decisions and events there were, and how many commands are in each state."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        """Decisions applied, those of deployments included."""
+        self.events = 0
+        """Events applied, those of deployments included."""
+        self._commands: dict[type[Any], int] = dict.fromkeys(PUBLIC_STATE, 0)
+
+    def by_state(self) -> dict[str, int]:
+        """Number of commands in each public state; every state is there."""
+        counts = dict.fromkeys(PUBLIC_STATE.values(), 0)
+        for state, count in self._commands.items():
+            counts[PUBLIC_STATE[state]] += count
+        return counts
+
+    def count(self, events: int) -> None:
+        """One more decision was applied, with this many events."""
+        self.messages += 1
+        self.events += events
+
+    def apply(self, change: Change) -> None:
+        """Follow one change."""
+        if change.before is not None:
+            self._commands[type(change.before)] -= 1
+        self._commands[type(change.after)] += 1
