@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 CI = os.environ.get("CI", "") not in ("", "0", "false")
 
 # No deadlines: the machines are shared and noisy, and a slow example is no bug. too_slow likewise.
-settings.register_profile("desk", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("desk", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
-    "ci", max_examples=400, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "ci", max_examples=150, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ci" if CI else "desk")
 

@@ -10,6 +10,7 @@ from arc_es.domain.errors import (
     InvalidCommand,
     InvalidStateTransition,
     KeyWindowOver,
+    NotLeasable,
 )
 from arc_es.domain.events import CommandExpired, CommandFailed, UploadCompleted
 from arc_es.domain.ids import Target
@@ -112,6 +113,13 @@ AWAITS_UPLOAD = created(params=None, upload_until=T0 + UPLOAD_WINDOW)
 
 def test_a_completed_upload_makes_the_command_pending() -> None:
     given(AWAITS_UPLOAD).when(CompleteUpload(params=body(7))).then(UploadCompleted(params=body(7)))
+
+
+def test_not_before_holds_after_an_upload_too() -> None:
+    story = given(
+        created(params=None, upload_until=T0 + UPLOAD_WINDOW, not_before=T0 + 1), UploadCompleted(params=body())
+    )
+    story.when(Lease(lease_id="a", seconds=1, target_type="worker"), at=T0).refused(NotLeasable)
 
 
 def test_an_upload_is_completed_once() -> None:

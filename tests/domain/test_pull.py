@@ -16,6 +16,7 @@ from arc_es.domain.events import (
 )
 from arc_es.domain.intents import Lease, LoseParams, Release, Renew, Tick
 from arc_es.domain.limits import RENEWALS_PER_LEASE_MAX, SECOND, UPLOAD_WINDOW
+from arc_es.domain.state import lease_end_max_of
 from tests.domain.story import T0, Given, created, error, given, need, success
 
 LEASE_END = T0 + 60 * SECOND
@@ -80,6 +81,11 @@ def test_a_renewal_counts_from_now() -> None:
     given(created(), leased()).when(Renew(lease_id="a", seconds=60), at=T0 + SECOND).then(
         LeaseRenewed(lease_id="a", expires_at=LEASE_END + SECOND)
     )
+
+
+def test_a_shorter_renewal_does_not_shorten_the_life_of_response_tokens() -> None:
+    story = given(created(), leased(), LeaseRenewed(lease_id="a", expires_at=T0 + SECOND))
+    assert lease_end_max_of(need(story.state)) == LEASE_END
 
 
 def test_a_renewal_that_changes_nothing_is_not_stored() -> None:
