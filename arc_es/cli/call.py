@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from arc_es.cli.options import (
     DEFAULT_SERVER,
@@ -57,6 +58,8 @@ class _Order:
     answer: dict[str, Any] = field(default_factory=dict)
     result: bytes = b""
     last_error: ArcError | None = None
+    doubt: bool = True
+    """Whether the command may have been created although nobody told us."""
 
 
 def call(  # noqa: PLR0913 - one parameter an option
@@ -66,7 +69,7 @@ def call(  # noqa: PLR0913 - one parameter an option
     /,
     *,
     target: str | None = None,
-    timeout: float = _TIMEOUT_SECONDS,
+    timeout: Annotated[float, Parameter(validator=Number(gt=0))] = _TIMEOUT_SECONDS,
     key: str | None = None,
     deadline: str | None = None,
     no_wait: Annotated[bool, Parameter(name="--no-wait", negative="")] = False,
@@ -85,7 +88,7 @@ def call(  # noqa: PLR0913 - one parameter an option
 
         arc-es call demo report/build @params.json --timeout 600 --deadline 15m
 
-        tar c . | arc-es call demo backup - --key nightly-2026-03-01 > receipt.json
+        ./report.sh | arc-es call demo import - --key nightly-2026-03-01 > receipt.json
 
         id=$(arc-es call demo greet --no-wait); arc-es history $id
 
@@ -177,7 +180,7 @@ async def _wait(order: _Order, client: ArcClient) -> None:
     pause, early = Backoff(initial_seconds=0.5, factor=1.5, max_seconds=_PAUSE_SECONDS_MAX), 0
     while True:
         asked_at = trio.current_time()
-        wait_seconds = max(1, min(_WAIT_SECONDS_MAX, int(ends_at - asked_at)))
+        wait_seconds = max(1, int(min(_WAIT_SECONDS_MAX, ends_at - asked_at)))
         order.answer = await retrying(
             partial(client.status, command_id, wait_seconds=wait_seconds),
             on_retry=lambda error, _: _note(order, error),
@@ -196,8 +199,12 @@ async def _wait(order: _Order, client: ArcClient) -> None:
 
 def _note(order: _Order, error: ArcError) -> None:
     """Say once that it takes longer, not at every attempt."""
+    from arc_es.client import ServerUnreachable
+
     if order.last_error is None:
         complain(f"{error}; trying again for up to {order.timeout_seconds:g} s")
+    unsent = isinstance(error, ServerUnreachable) and not error.connected
+    order.doubt = not unsent or (order.doubt and order.last_error is not None)
     order.last_error = error
 
 
@@ -212,8 +219,9 @@ def _spinner(order: _Order) -> AbstractContextManager[object]:
 def _report(order: _Order, *, as_json: bool) -> int:
     """Print what came of it; the exit status."""
     if order.command_id is None:
-        cause = failure_of(order.last_error) if order.last_error else None
-        why = cause.message if cause else f"the service did not answer within {order.timeout_seconds:g} s"
+        if order.last_error and not order.doubt:
+            raise failure_of(order.last_error)
+        why = str(order.last_error or f"the service did not answer within {order.timeout_seconds:g} s")
         advice = f"it may have been created all the same: repeat with --key {order.key} to be safe"
         raise CommandFailure(why, advice=advice)
     if as_json:

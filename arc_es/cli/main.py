@@ -44,15 +44,19 @@ def build() -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-    for sub_command in (serve, call, work, history, queues, doctor):
-        app.command(sub_command, help_epilogue="")
+    app.command(serve, help_epilogue="")
+    app.command(call, help_epilogue="", usage="Usage: arc-es call DEPLOYMENT COMMAND [JSON|-|@FILE] [OPTIONS]\n")
+    app.command(work, help_epilogue="", usage="Usage: arc-es work DEPLOYMENT TARGET [OPTIONS] -- PROGRAM [ARGS...]\n")
+    app.command(history, help_epilogue="")
+    app.command(queues, help_epilogue="")
+    app.command(doctor, help_epilogue="")
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     try:
-        status = build()(sys.argv[1:] if arguments is None else list(arguments))
+        status = build()(_decoded(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except CycloptsError as error:
         complain(_one_line(str(error)), advice="see arc-es --help")
@@ -66,6 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     return status if isinstance(status, int) else 0
+
+
+def _decoded(arguments: Sequence[str]) -> list[str]:
+    """Python passes bytes that are not UTF-8 on as lone surrogates, which no request can carry."""
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= char <= "\udfff" for char in argument):
+            raise CommandFailure(f"{argument!r} is not UTF-8", exit_status=EXIT_USAGE)
+    return list(arguments)
 
 
 def _one_line(text: str) -> str:

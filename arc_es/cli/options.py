@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, cast, get_args
@@ -69,7 +70,8 @@ class Server:
         try:
             return ArcClient(self.url, self.token, user_agent=f"arc-es-{role}/{__version__}")
         except ValueError as error:
-            raise CommandFailure(str(error), advice="set --url or ARC_URL", exit_status=EXIT_USAGE) from error
+            advice = "see --url, --token, ARC_URL and ARC_TOKEN"
+            raise CommandFailure(str(error), advice=advice, exit_status=EXIT_USAGE) from error
 
 
 DEFAULT_SERVER: Final = Server()
@@ -147,14 +149,12 @@ def parse_deadline(text: str, now: datetime) -> datetime:
         CommandFailure: it is neither, or it has passed.
     """
     moment: datetime | None = None
-    if match := _DURATION.fullmatch(text):
-        moment = now + timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])
-    else:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            moment = None
-    if moment is None or moment.tzinfo is None:
+    with suppress(ValueError, OverflowError):
+        match = _DURATION.fullmatch(text)
+        seconds = float(match[1]) * _UNIT_SECONDS[match[2]] if match else 0.0
+        moment = now + timedelta(seconds=seconds) if match else datetime.fromisoformat(text)
+        moment = moment.astimezone(UTC) if moment.tzinfo else None
+    if moment is None:
         raise CommandFailure(
             f"{text!r} is not a deadline",
             advice="write a duration such as 15m, or a time with zone such as 2026-03-01T10:05:00Z",
@@ -162,4 +162,4 @@ def parse_deadline(text: str, now: datetime) -> datetime:
         )
     if moment <= now:
         raise CommandFailure(f"the deadline {text} has passed", exit_status=EXIT_USAGE)
-    return moment.astimezone(UTC)
+    return moment

@@ -22,7 +22,7 @@ def work(
     deployment: str,
     target: str,
     /,
-    *program: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *program: str,
     concurrency: Annotated[int, Parameter(validator=Number(gte=1, lte=CONCURRENCY_MAX))] = 1,
     lease_seconds: Annotated[int, Parameter(validator=Number(gte=LEASE_SECONDS_MIN, lte=LEASE_SECONDS_MAX))] = 60,
     drain_seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0,
@@ -33,7 +33,7 @@ def work(
     """Take commands and run a program for each.
 
     The program gets the params on stdin; what it prints to stdout is the result. An exit status other than 0 makes an
-    error answer, code EXIT_<status>, with the end of stderr as message. It finds ARC_COMMAND, ARC_COMMAND_ID,
+    error answer, code EXIT_n, with the end of stderr as message. It finds ARC_COMMAND, ARC_COMMAND_ID,
     ARC_DEPLOYMENT, ARC_ATTEMPT and ARC_DEADLINE in its environment, but no token of ours. At ARC_DEADLINE (the
     command's deadline, or 5 s before the lease ends) it and its children are stopped: answer HANDLER_TIMEOUT.
 

@@ -31,7 +31,7 @@ def reason_of(error: BaseException) -> str:
         if isinstance(cause, BaseExceptionGroup):
             return reason_of(cause.exceptions[0])
         cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def date_of(response: httpx2.Response) -> datetime:

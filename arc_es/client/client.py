@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -22,6 +23,7 @@ from arc_es.domain.ids import Target
 
 INLINE_PARAMS_BYTES_MAX: Final = 1_500_000
 """Larger params are uploaded first: as base64 they would not fit the 2 MiB of a request."""
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _COMMAND: Final = ("commandId", "state")
 _ANSWER_SECONDS_MAX: Final = 30.0
 _CONNECT_SECONDS_MAX: Final = 5.0
@@ -61,9 +63,11 @@ class ArcClient:
             user_agent: recorded in the events that this client causes.
 
         Raises:
-            ValueError: the URL is not one.
+            ValueError: the URL is not one, or the token cannot be sent.
         """
         self._base = api_base(url)
+        if token and not _TOKEN.fullmatch(token):
+            raise ValueError("the token has blanks or characters that a header cannot carry")
         self._auth = {"Authorization": f"Bearer {token}"} if token else {}
         self._user_agent = user_agent
         self._by_scheme: dict[str, httpx2.AsyncClient] = {}
@@ -245,7 +249,9 @@ class ArcClient:
             http = await self._http(url.scheme)
             response = await http.request(method, url, content=content, headers=headers, timeout=timeout)
         except httpx2.TransportError as error:
-            raise ServerUnreachable(f"no answer from {origin(url)}: {reason_of(error)}") from error
+            connected = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+            message = f"no answer from {origin(url)}: {reason_of(error)}"
+            raise ServerUnreachable(message, connected=connected) from error
         if not response.is_success:
             raise error_of(response)
         return response

@@ -43,10 +43,14 @@ class ArcError(Exception):
 
 
 class ServerUnreachable(ArcError):
-    """There was no answer: nobody listens, or the connection broke or took too long. What it did is unknown."""
+    """There was no answer: nobody listens, or the connection broke or took too long.
 
-    def __init__(self, message: str) -> None:
+    connected: the request may have been sent, so whether it took effect is unknown. Else it was not.
+    """
+
+    def __init__(self, message: str, *, connected: bool = True) -> None:
         super().__init__(message, code="UNREACHABLE", retryable=True)
+        self.connected = connected
 
 
 class BadAnswer(ArcError):

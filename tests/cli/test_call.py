@@ -109,10 +109,16 @@ def test_unreachable_service_is_named(arc: Arc) -> None:
     with socket.socket() as nobody:  # bound, not listening: nobody else can take the port meanwhile
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        done = arc("call", "demo", "greet", "--timeout", "0.5", "--key", "k1", "--url", url)
+        done = arc("call", "demo", "greet", "--timeout", "0.5", "--url", url)
     assert done.returncode == 1
     assert url.encode() in done.stderr
-    assert b"--key k1" in done.stderr
+    assert b"is `arc-es serve` running there?" in done.stderr
+
+
+def test_unknown_outcome_of_a_create_tells_the_key(arc: Arc, fake: FakeService) -> None:
+    fake.on("POST /v1/commands", problem(503, "JOURNAL_UNAVAILABLE", retryable=True))
+    done = arc("call", "demo", "greet", "--timeout", "0.5", "--key", "k1", "--url", fake.url)
+    assert (done.returncode, b"--key k1" in done.stderr) == (1, True)
 
 
 def test_stranger_at_the_url_is_recognised(arc: Arc, fake: FakeService) -> None:
@@ -157,7 +163,12 @@ def test_wrong_usage_is_one_line_and_status_2(arc: Arc) -> None:
         ("call", "demo", "greet", "{not json"),
         ("call", "demo", "greet", "@missing"),
         ("call", "demo", "greet", "--deadline", "soon"),
+        ("call", "demo", "greet", "--deadline", "99999999999999d"),
+        ("call", "demo", "greet", "--deadline", "2000-01-01T00:00:00Z"),
+        ("call", "demo", "greet", "--timeout", "0"),
         ("call", "demo", "greet", "--url", "nowhere"),
+        ("call", "demo", "greet", "--token", "two words"),
+        ("call", "demo", "\udcff"),
         ("nonsense",),
     ]
     for arguments in wrong:

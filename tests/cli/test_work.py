@@ -204,7 +204,12 @@ def test_restart_of_the_service_is_waited_for_and_the_answer_kept() -> None:
 
 
 def test_wrong_usage_is_refused(arc: Arc) -> None:
-    for arguments in (["demo", "t"], ["demo", "t:robot", "--", "cat"], ["demo", "t", "--", "no-such-program"]):
+    for arguments in (
+        ["demo", "t"],
+        ["demo", "t", "--bogus", "--", "cat"],
+        ["demo", "t:robot", "--", "cat"],
+        ["demo", "t", "--", "no-such-program"],
+    ):
         done = arc("work", *arguments)
         assert (done.returncode, done.stderr[:8]) == (2, b"arc-es: ")
 
