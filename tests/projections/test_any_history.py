@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from arc_es.domain.deployments import DeploymentIntent
 from arc_es.domain.events import Body, DeclaredTarget, DeploymentDeclared, TargetObserved
 from arc_es.domain.ids import Delivery, Micros, Target
-from arc_es.domain.intents import Create, Intent
+from arc_es.domain.intents import Create, Intent, Release, Renew, RespondSuccess
 from arc_es.domain.limits import IDEMPOTENCY_WINDOW, SECOND
 from arc_es.domain.state import PUBLIC_STATE, Leased, Pending, State, next_due
 from projections import Projections, due, pending
@@ -226,8 +226,12 @@ def _queue_of(state: State) -> tuple[str, str]:
 
 
 def intents_of(lease_id: str) -> st.SearchStrategy[Intent]:
-    """Intents of the holder of this lease, or of somebody else."""
-    return intents.filter(lambda intent: getattr(intent, "lease_id", lease_id) == lease_id)
+    """What the holder of this lease may ask."""
+    return st.one_of(
+        st.builds(Renew, lease_id=st.just(lease_id), seconds=st.sampled_from([1, 2, 60])),
+        st.builds(Release, lease_id=st.just(lease_id), delay=st.sampled_from([0, 0, 1, SECOND])),
+        st.builds(RespondSuccess, response=answers),
+    )
 
 
 def contents(models: Projections, now: Micros) -> dict[str, Any]:
@@ -260,7 +264,7 @@ def contents(models: Projections, now: Micros) -> dict[str, Any]:
 
 
 ACTS = (Run.ask,) * 6 + (Run.end_lease, Run.take) * 2 + (Run.give_back, Run.declare, Run.take_due, Run.put_back)
-steps = st.lists(st.tuples(st.sampled_from(ACTS), st.sampled_from(PAUSES)), min_size=15, max_size=60)
+steps = st.lists(st.tuples(st.sampled_from(ACTS), st.sampled_from((0,) * 12 + PAUSES)), min_size=15, max_size=60)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -122,6 +122,16 @@ def test_a_time_that_no_longer_counts_is_not_told() -> None:
     assert world.models.pending.wake_delayed(T0 + 9) == []
 
 
+def test_a_rest_that_another_clock_saw_end_earlier_does_not_end_the_next_one() -> None:
+    world = World()
+    world.given("a", created(not_before=T0 + 5))
+    world.given("a", leased())
+    world.given("a", released(available_at=T0 + 9))
+    assert world.models.pending.next_available_at() == T0 + 9
+    assert take(world, now=T0 + 8) == []
+    assert take(world, now=T0 + 9) == ["a"]
+
+
 def test_a_rest_that_is_over_when_the_decision_is_made_is_no_rest() -> None:
     world = World()
     assert world.given("a", created(not_before=T0)) == "a"
