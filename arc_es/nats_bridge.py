@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import nats.errors
 import trio
@@ -72,7 +73,7 @@ Take: TypeAlias = Callable[[Incoming | None], None]
 class Access:
     """Where the servers are and who we are there. An empty user means no authentication."""
 
-    servers: Sequence[str]
+    servers: Sequence[str] = field(repr=False)  # a URL may hold a password
     user: str = ""
     password: str = field(default="", repr=False)
 
@@ -84,8 +85,10 @@ class Access:
         return options
 
     def scrub(self, text: str) -> str:
-        """The text without the password."""
-        return text.replace(self.password, "***") if self.password else text
+        """The text without our passwords."""
+        for secret in (self.password, *(urlsplit(server).password for server in self.servers)):
+            text = text.replace(secret, "***") if secret else text
+        return text
 
 
 @dataclass(frozen=True, slots=True)

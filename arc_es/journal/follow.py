@@ -8,6 +8,7 @@ that was handled. So nothing is left out and nothing comes twice.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -51,9 +52,10 @@ class Cursor:
         """Have a consumer feed us until it ends. Raises JournalUnavailable if there can be none now."""
         self._fresh()
         name = secrets.token_hex(8)
-        subject = await self._bridge.call(lambda: self._bridge.listen(self._take))
+        subjects: list[str] = []  # filled inside the loop, even if we are cancelled meanwhile
         try:
-            answer = await api(self._bridge, f"CONSUMER.CREATE.{STREAM}.{name}", self._config(name, subject))
+            await self._bridge.call(lambda: subjects.append(self._bridge.listen(self._take)))
+            answer = await api(self._bridge, f"CONSUMER.CREATE.{STREAM}.{name}", self._config(name, subjects[0]))
             if error_number(answer):
                 raise JournalUnavailable(f"No consumer: {answer['error'].get('description')}")
             while not self.ended.is_set() and self._heard:
@@ -62,10 +64,11 @@ class Cursor:
                     await self.ended.wait()
         finally:
             self.ended.set()
-            self._bridge.soon(lambda: self._end(name, subject))
+            self._bridge.soon(lambda: self._end(name, subjects))
 
-    def _end(self, name: str, subject: str) -> None:
-        self._bridge.unlisten(subject)
+    def _end(self, name: str, subjects: Iterable[str]) -> None:
+        for subject in subjects:
+            self._bridge.unlisten(subject)
         self._bridge.publish(f"$JS.API.CONSUMER.DELETE.{STREAM}.{name}", b"")
 
     def _config(self, name: str, subject: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 FIRST_GUESS_MESSAGES: Final = 8
-"""As long as nothing is measured, larger groups go as a batch."""
+"""As long as no batch is measured, larger groups go as one."""
 SAMPLE_MESSAGES_MIN: Final = 4
 """In smaller groups of single messages the round trip outweighs what is measured."""
 WEIGHT: Final = 0.2
@@ -35,7 +35,9 @@ class Pace:
         """For a group of so many appends without and with a body (which needs one in any case)."""
         if with_body:
             return with_body + plain > 1
-        if not (self.single_seconds and self.batch_seconds):
+        if not self.single_seconds:
+            return plain > TRIAL_MESSAGES_MAX
+        if not self.batch_seconds:
             return plain > FIRST_GUESS_MESSAGES
         return plain * self.single_seconds * (1 - BATCH_SHARE) > self.batch_seconds
 

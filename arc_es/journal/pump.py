@@ -41,6 +41,7 @@ QUEUE_SECONDS: Final = 10.0
 WATCH_SECONDS: Final = 0.5
 QUEUE_MAX: Final = 10_000
 """Appends that may wait to be sent; any more are refused at once."""
+QUEUE_BYTES_MAX: Final = 256 * 1024 * 1024
 GROUP_MESSAGES_MAX: Final = 1_000
 """The server's limit on one atomic batch."""
 GROUP_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -124,7 +125,7 @@ class Pump:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._calls: deque[_Call] = deque()
-        self._queued = 0
+        self._queued = self._queued_bytes = 0
         self._flight: _Flight | None = None
         self._pace = Pace()
         self._woken = False
@@ -143,16 +144,20 @@ class Pump:
         call.items.extend(_item(call, index, append) for index, append in enumerate(appends))
         if not self._bridge.available:
             return [JournalUnavailable(_NOT_SENT)] * len(appends)
-        if self._queued and self._queued + len(appends) > QUEUE_MAX:
+        size_bytes = sum(item.size_bytes for item in call.items)
+        if self._queued and (
+            self._queued + len(appends) > QUEUE_MAX or self._queued_bytes + size_bytes > QUEUE_BYTES_MAX
+        ):
             return [JournalUnavailable("Too many appends wait already")] * len(appends)
         self._calls.append(call)
         self._queued += len(appends)
+        self._queued_bytes += size_bytes
         self._wake()
         try:
             await call.done.wait()
         finally:
-            self._queued -= len(call.items)  # only a cancelled call has any left, and they are not sent
-            call.items.clear()
+            while call.items:  # only a cancelled call has any left, and they are not sent
+                self._next_of(call)
         return call.outcomes
 
     async def watch(self) -> None:
@@ -205,8 +210,7 @@ class Pump:
                 ):
                     return group
                 subjects.add(item.subject)
-                group.append(call.items.popleft())
-                self._queued -= 1
+                group.append(self._next_of(call))
             self._calls.popleft()
         return group
 
@@ -301,10 +305,16 @@ class Pump:
         while self._calls:
             self._refuse(self._calls.popleft(), _NOT_SENT)
 
+    def _next_of(self, call: _Call) -> _Item:
+        """Take one item out of the queue."""
+        item = call.items.popleft()
+        self._queued -= 1
+        self._queued_bytes -= item.size_bytes
+        return item
+
     def _refuse(self, call: _Call, why: str) -> None:
-        self._queued -= len(call.items)
         while call.items:
-            call.outcomes[call.items.popleft().index] = JournalUnavailable(why)
+            call.outcomes[self._next_of(call).index] = JournalUnavailable(why)
             call.left -= 1
         if not call.left:
             call.done.set()

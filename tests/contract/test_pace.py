@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arc_es.journal.pace import FIRST_GUESS_MESSAGES, Pace
+from arc_es.journal.pace import FIRST_GUESS_MESSAGES, TRIAL_MESSAGES_MAX, Pace
 
 
 def taught(single_seconds: float, batch_seconds: float) -> Pace:
@@ -14,9 +14,13 @@ def taught(single_seconds: float, batch_seconds: float) -> Pace:
     return pace
 
 
-def test_at_first_a_larger_group_is_a_batch() -> None:
-    assert not Pace().prefers_batch(FIRST_GUESS_MESSAGES, 0)
-    assert Pace().prefers_batch(FIRST_GUESS_MESSAGES + 1, 0)
+def test_at_first_both_ways_are_tried() -> None:
+    pace = Pace()
+    assert not pace.prefers_batch(TRIAL_MESSAGES_MAX, 0)
+    assert pace.prefers_batch(TRIAL_MESSAGES_MAX + 1, 0)
+    pace.measured_singles(16, 0.003)
+    assert not pace.prefers_batch(FIRST_GUESS_MESSAGES, 0)
+    assert pace.prefers_batch(FIRST_GUESS_MESSAGES + 1, 0)
 
 
 def test_a_body_needs_a_batch_that_then_carries_all() -> None:

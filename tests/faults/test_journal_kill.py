@@ -182,6 +182,18 @@ async def test_a_frozen_server_is_found_and_work_goes_on_when_it_thaws(
     assert await journal.last(command("waiting")) is None
 
 
+async def test_a_bridge_to_a_frozen_server_closes_in_time(server: NatsProcess) -> None:
+    with trio.fail_after(5):
+        async with open_bridge(Access([server.url])) as bridge, open_journal(bridge) as journal:
+            await bridge.wait_available()
+            server.freeze()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(journal.append, [item(command("a"), "x" * 1024, body=b"x" * 2_000_000)])
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                nursery.cancel_scope.cancel()
+    server.thaw()
+
+
 async def test_more_than_may_wait_is_refused_at_once(
     server: NatsProcess, journal: JetStreamJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

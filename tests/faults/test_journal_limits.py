@@ -151,6 +151,22 @@ async def test_following_survives_the_loss_of_its_consumer(tmp_path: Path, monke
         assert seen.positions == [1, 2]
 
 
+async def test_an_idle_follower_keeps_its_consumer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(follow, "SILENCE_SECONDS", 0.3)
+    async with served(tmp_path) as bridge:
+        await ensure_stream(bridge)
+        async with open_journal(bridge) as journal, trio.open_nursery() as nursery:
+            seen = Seen()
+            nursery.start_soon(journal.follow, 0, seen.handle)
+            await journal.append([item(command("a"), "one", body=b"B")])
+            await seen.wait_for(2)
+            before = (await api(bridge, "CONSUMER.NAMES.ARC"))["consumers"]
+            await trio.sleep(1)  # what is tested is that time passes and nothing happens
+            assert (await api(bridge, "CONSUMER.NAMES.ARC"))["consumers"] == before
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_follower_leaves_no_consumer_behind(tmp_path: Path) -> None:
     async with served(tmp_path) as bridge:
         await ensure_stream(bridge)
@@ -176,6 +192,26 @@ async def test_a_closed_journal_refuses_further_use(tmp_path: Path) -> None:
             await journal.append([item(command("a"), "one")])
         with pytest.raises(JournalClosed):
             await journal.end()
+
+
+async def test_a_bridge_to_a_server_that_never_speaks_closes_in_time() -> None:
+    with trio.socket.socket() as deaf:
+        await deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        access = Access([f"nats://127.0.0.1:{deaf.getsockname()[1]}"])
+        with trio.fail_after(5):
+            async with open_bridge(access) as bridge:
+                connection, _ = await deaf.accept()
+                assert not bridge.available
+        connection.close()
+
+
+async def test_a_cancelled_bridge_closes_in_time(tmp_path: Path) -> None:
+    with trio.fail_after(10), trio.CancelScope() as scope:
+        async with served(tmp_path):
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
 
 
 async def test_an_error_in_the_body_comes_out_bare(tmp_path: Path) -> None:
