@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from arc_es.cli.options import EXIT_USAGE, CommandFailure
+
+_LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def serve(  # one option a setting
@@ -18,7 +20,7 @@ def serve(  # one option a setting
     public_url: Annotated[str | None, Parameter(help="URL at which clients reach the service.")] = None,
     config: Annotated[Path | None, Parameter(help="Settings file; without it arc.toml, if there is one here.")] = None,
     workers: Annotated[int | None, Parameter(help="Number of worker processes.")] = None,
-    log_level: Annotated[str | None, Parameter(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+    log_level: Annotated[str | None, Parameter(help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")] = None,
 ) -> int:
     """Run the service.
 
@@ -48,6 +50,9 @@ def serve(  # one option a setting
         settings = load(flags, toml=config)
     except ConfigError as error:
         raise CommandFailure(str(error), exit_status=EXIT_USAGE) from error
+    if settings.log_level.upper() not in _LOG_LEVELS:
+        advice = f"write one of {', '.join(_LOG_LEVELS)}"
+        raise CommandFailure(f"log_level is {settings.log_level!r}", advice=advice, exit_status=EXIT_USAGE)
     from arc_es.bootstrap import run
 
     return run(settings)
