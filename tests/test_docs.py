@@ -38,6 +38,8 @@ def routes() -> Iterator[str]:
                 case ast.Call(func=ast.Attribute(attr=attr), args=[ast.Constant(value=str(rule)), *_]):
                     if attr in ROUTE_DECORATORS and rule.startswith("/"):
                         yield re.sub(r"<(?:[^<>:]*:)?(\w+)>", as_parameter, rule)
+                case _:
+                    pass
 
 
 def as_parameter(found: re.Match[str]) -> str:
