@@ -89,8 +89,9 @@ def serving(fake: FakeService, port: int = 0) -> Iterator[FakeService]:
             content = answer.body if isinstance(answer.body, bytes) else b""
             if answer.body is not None and not isinstance(answer.body, bytes):
                 content = json.dumps(answer.body).encode()
-            self.send_response(answer.status)
-            for name, value in {"Content-Type": "application/json", **answer.headers}.items():
+            self.send_response_only(answer.status)
+            usual = {"Date": self.date_time_string(), "Content-Type": "application/json"}
+            for name, value in {**usual, **answer.headers}.items():
                 self.send_header(name.replace("_", "-"), value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
