@@ -8,17 +8,18 @@ have it, so a new optional field needs no new version. All times are microsecond
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
 from arc_es.domain.ids import Delivery, Micros, ResourceType
+from arc_es.domain.value import record
 
 BodyPlace: TypeAlias = Literal["event", "message", "store"]
 FailureOrigin: TypeAlias = Literal["agent", "delivery", "cancel", "attempts", "storage"]
 ExpiryReason: TypeAlias = Literal["deadline", "upload"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Body:
     """Where the bytes of params or a response are, and what they are.
 
@@ -32,7 +33,7 @@ class Body:
     base64: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class RetryPolicy:
     """How long a command rests after an attempt that ended without an answer."""
 
@@ -41,7 +42,7 @@ class RetryPolicy:
     factor: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class TraceContext:
     """W3C trace context of the request that created a command (`arc.v1` 3.8)."""
 
@@ -49,7 +50,7 @@ class TraceContext:
     tracestate: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PushSettings:
     """Where and how a declared worker target is pushed to."""
 
@@ -58,7 +59,7 @@ class PushSettings:
     timeout_seconds: int = 180
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DeclaredTarget:
     """One target of a declared deployment."""
 
@@ -68,7 +69,7 @@ class DeclaredTarget:
     push: PushSettings | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DeploymentDeclared:
     """An administrator gave a deployment its targets and settings, replacing any earlier declaration."""
 
@@ -80,7 +81,7 @@ class DeploymentDeclared:
     idempotency_conflict: Literal["reject", "replay"] = "reject"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class TargetObserved:
     """A receiver leased with this id and type for the first time in an undeclared deployment; the type is now fixed."""
 
@@ -88,7 +89,7 @@ class TargetObserved:
     resource_type: ResourceType
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CommandCreated:
     """A caller asked that a command run.
 
@@ -116,14 +117,14 @@ class CommandCreated:
     trace: TraceContext | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class UploadCompleted:
     """The params were uploaded and verified; the command may now be delivered."""
 
     params: Body
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CommandLeased:
     """A receiver took the command; nobody else gets it until `expires_at`."""
 
@@ -134,7 +135,7 @@ class CommandLeased:
     agent: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class LeaseRenewed:
     """The holder asked for more time."""
 
@@ -142,7 +143,7 @@ class LeaseRenewed:
     expires_at: Micros
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class LeaseReleased:
     """The holder gave the command back; `attempt` is the attempt that ended."""
 
@@ -151,7 +152,7 @@ class LeaseReleased:
     available_at: Micros | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class LeaseExpired:
     """The time of a lease, or of a delivery lease, ran out; `attempt` is the attempt that ended."""
 
@@ -160,7 +161,7 @@ class LeaseExpired:
     available_at: Micros | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CommandDispatched:
     """The service is about to push the command under a delivery lease (whose id is never public)."""
 
@@ -169,7 +170,7 @@ class CommandDispatched:
     expires_at: Micros
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DeliveryFailed:
     """A push was definitely not accepted; `attempt` is the attempt that ended."""
 
@@ -179,7 +180,7 @@ class DeliveryFailed:
     available_at: Micros | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CommandSucceeded:
     """An answer with a result was accepted. Final."""
 
@@ -187,7 +188,7 @@ class CommandSucceeded:
     response: Body
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CommandFailed:
     """An error answer was accepted, or the service gave up. Final.
 
@@ -204,7 +205,7 @@ class CommandFailed:
     body: Body | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CommandExpired:
     """The deadline passed, or the upload window closed. Final."""
 
@@ -212,7 +213,7 @@ class CommandExpired:
     reason: ExpiryReason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class LateResponseRecorded:
     """An answer came after the end of the command; it changed nothing. Size and digest say what it was."""
 
