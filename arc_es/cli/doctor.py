@@ -66,7 +66,7 @@ def doctor(
         print_json({"ok": healthy, "checks": [asdict(check) for check in checks]})
     else:
         rows = ((_mark(check.level), check.name, check.found, check.advice) for check in checks)
-        print_table(("", "check", "found", "what to do"), rows, empty="")
+        print_table(("", "check", "found", "what to do"), rows, empty="", wrap=("found", "what to do"))
     return 0 if healthy else EXIT_FAILED
 
 
@@ -176,12 +176,14 @@ async def _connection_refused(url: str) -> str | None:
     """Why nobody answers at the address of a NATS URL, without waiting as long as a client that keeps trying."""
     import trio
 
+    from arc_es.client.answers import reason_of
+
     address = urlsplit(url if "//" in url else f"nats://{url}")
     with trio.move_on_after(_ANSWER_SECONDS_MAX):
         try:
             stream = await trio.open_tcp_stream(address.hostname or "localhost", address.port or _NATS_PORT)
         except OSError as error:
-            return str(error.strerror or error)
+            return reason_of(error)
         async with stream:
             return None
     return "it took too long to connect"

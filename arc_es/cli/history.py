@@ -34,7 +34,7 @@ def history(command_id: str, /, *, json: Json = False, server: Server = DEFAULT_
     if json:
         print_json(answer)
     else:
-        print_table(_COLUMNS, (_row(event) for event in answer["events"]), empty="No events.")
+        print_table(_COLUMNS, (_row(event) for event in answer["events"]), empty="No events.", wrap=("by", "data"))
     return 0
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Container, Iterable, Sequence
+from typing import Any, Final
+
+_STYLES: Final = {"ok": "green", "WARN": "bold yellow", "FAIL": "bold red"}
 
 
 def complain(message: str, *, advice: str = "") -> None:
@@ -19,13 +21,15 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=indent, ensure_ascii=False), flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A table to stdout: folded to the width of a terminal, one line a row and nothing cut in a pipe."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, wrap: Container[str] = ()
+) -> None:
+    """A table to stdout: on a terminal the `wrap` columns are folded to its width; in a pipe one line a row, uncut."""
     lines = [[printable(cell) for cell in row] for row in rows]
     if not lines:
         print(empty, flush=True)
     elif sys.stdout.isatty():
-        _print_rich(columns, lines)
+        _print_rich(columns, lines, wrap)
     else:
         widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
         for line in (columns, *lines):
@@ -34,7 +38,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
         sys.stdout.flush()
 
 
-def _print_rich(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+def _print_rich(columns: Sequence[str], lines: Iterable[Sequence[str]], wrap: Container[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -42,9 +46,9 @@ def _print_rich(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column not in wrap)
     for line in lines:
-        table.add_row(*(Text(cell) for cell in line))
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in line))
     Console().print(table)
 
 

@@ -29,7 +29,10 @@ def queues(*, json: Json = False, server: Server = DEFAULT_SERVER) -> int:
     if json:
         print_json(answer)
     else:
-        print_table(_COLUMNS, (_row(queue) for queue in answer["queues"]), empty="No queue has ever had a command.")
+        rows = (_row(queue) for queue in answer["queues"])
+        print_table(
+            _COLUMNS, rows, empty="No queue has ever had a command.", wrap=("deployment", "target", "last agent")
+        )
     return 0
 
 

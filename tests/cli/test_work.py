@@ -140,7 +140,7 @@ def bad_params() -> dict[str, Any]:
 
 
 def test_program_and_its_children_are_stopped_when_time_is_up(arc: Arc, fake: FakeService) -> None:
-    offering(fake, lease(seconds=6))
+    offering(fake, lease(seconds=5.2))
     _, response = once(fake, arc, "sh", "-c", "sleep 60 & wait")
     assert response["code"] == "HANDLER_TIMEOUT"
 
