@@ -1,4 +1,5 @@
-"""What `arc-es doctor` looks at on this machine. Each check answers with a `Check`, and never raises."""
+"""What `arc-es doctor` looks at on this machine. Each check answers with a `Check`, or lets an
+OSError out when the system does not let us look."""
 
 from __future__ import annotations
 

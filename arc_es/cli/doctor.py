@@ -86,10 +86,21 @@ def _run(settings: Config) -> list[Check]:
     ]
     if settings.nats_url is None:
         steps.append(checks.check_nats_server)
-    found = [step() for step in steps]
+    found = [_safely(step) for step in steps]
     if (access := _access(settings)) is not None:
         found.append(run_trio(_check_stream, settings, access))
     return found
+
+
+def _safely(step: Callable[[], Check]) -> Check:
+    """What the system refuses to show is a finding, not a crash."""
+    from arc_es.cli.checks import Check
+
+    try:
+        return step()
+    except OSError as error:
+        where = error.filename or "this machine"
+        return Check("access", "fail", f"{where}: {error.strerror or error}", "run as the user of the service")
 
 
 async def _check_port(settings: Config) -> Check:
@@ -126,9 +137,9 @@ def _access(settings: Config) -> Access | None:
 
     if settings.nats_url is not None:
         return Access([settings.nats_url])
-    if lock_holder(settings.data_dir) is None:
-        return None
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):  # check_data_dir and check_lock have told why
+        if lock_holder(settings.data_dir) is None:
+            return None
         words = shlex.split((settings.data_dir / "nats.env").read_text())
         environ = dict(word.split("=", 1) for word in words)
         if "ARC_NATS_PORT" in environ and "ARC_NATS_PASSWORD" in environ:

@@ -48,9 +48,10 @@ def test_data_dir_that_others_can_read_is_a_warning(arc: Arc, tmp_path: Path) ->
     assert "chmod 700" in found["data dir"]["advice"]
 
 
-def test_data_dir_that_is_a_file_fails(tmp_path: Path) -> None:
+def test_data_dir_that_is_a_file_fails_without_a_crash(arc: Arc, tmp_path: Path) -> None:
     tmp_path.joinpath("f").touch()
-    assert checks.check_data_dir(tmp_path / "f").level == "fail"
+    status, found = look(arc, "--data-dir", "f")
+    assert (status, found["data dir"]["level"]) == (1, "fail")
 
 
 def test_taken_port_fails_with_a_remedy() -> None:
