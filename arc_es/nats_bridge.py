@@ -216,12 +216,15 @@ class Bridge:
         done = trio.Event()
 
         def run() -> None:
-            if self.available:
+            if self.available and not done.is_set():
                 results.append(step())
             done.set()
 
         self.soon(run)
-        await done.wait()
+        try:
+            await done.wait()
+        finally:
+            done.set()  # cancelled: it need not be called any more
         if not results:
             raise JournalUnavailable("There is no connection to NATS")
         return results[0]
@@ -450,8 +453,8 @@ class Bridge:
         self._last_trouble = text
 
     def unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Exceptions that nobody caught in nats-py's own tasks end a connection; any other is our bug and crashes."""
-        if "task" not in context and "future" not in context:
+        """What nobody caught in tasks and transports of nats-py is trouble of a connection; any other is our bug."""
+        if context.keys().isdisjoint(("task", "future", "transport")):
             loop.default_exception_handler(context)
             return
         self._report("Trouble inside nats-py", context.get("exception"))

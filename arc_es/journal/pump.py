@@ -135,7 +135,7 @@ class Pump:
         bridge.on_lost(self._lost)
 
     async def append(self, appends: Sequence[Append]) -> list[AppendOutcome]:
-        """See `ports.Journal.append`."""
+        """See `ports.Journal.append`. To cancel it leaves open whether what was sent already is stored."""
         if self._closed:
             raise JournalClosed("The journal is closed")
         if not appends:

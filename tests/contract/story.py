@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, Key
+from arc_es.domain.recorded import CommandKey, Key
 from arc_es.ports import Append, Message
 
 
@@ -41,6 +41,3 @@ class Seen:
         with trio.fail_after(seconds):
             while not self.messages or self.messages[-1].position < position:
                 await self._more.wait()
-
-
-__all__ = ["CommandKey", "DeploymentKey", "Seen", "command", "item"]

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from arc_es.journal import follow
+from arc_es.journal import follow, pump
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.stream import StreamSettings, api, compare_stream, ensure_stream
 from arc_es.nats_bridge import Access, Bridge, open_bridge
-from arc_es.ports import JournalClosed, JournalFull, JournalMismatch
+from arc_es.ports import JournalClosed, JournalFull, JournalMismatch, JournalUnavailable, OutcomeUnknown
 from tests.contract.nats_process import NatsProcess
 from tests.contract.story import Seen, command, item
 
@@ -66,6 +66,41 @@ async def test_a_runaway_history_is_stopped_and_its_bodies_too(tmp_path: Path) -
                 assert "per subject" in str(outcome)
             (other,) = await journal.append([item(command("b"), "x")])
             assert isinstance(other, int)
+
+
+async def test_without_a_stream_nothing_is_stored_and_nothing_is_doubted(tmp_path: Path) -> None:
+    async with served(tmp_path) as bridge, open_journal(bridge) as journal:
+        for body in (None, b"B"):
+            outcomes = await journal.append([item(command(str(n)), "x", body=body) for n in range(3)])
+            assert {type(outcome) for outcome in outcomes} == {JournalUnavailable}
+            with pytest.raises(JournalUnavailable):
+                await journal.end()
+
+
+async def test_an_answer_that_comes_too_late_is_not_taken_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "APPEND_SECONDS", 0.1)
+    server = NatsProcess(tmp_path)
+    await server.start()
+    try:
+        async with open_bridge(Access([server.url])) as bridge:
+            await bridge.wait_available()
+            await ensure_stream(bridge)
+            async with open_journal(bridge) as journal:
+                server.freeze()
+                outcomes = [
+                    *await journal.append([item(command("a"), "one")]),
+                    *await journal.append([item(command(str(n)), "x", body=b"B") for n in range(5)]),
+                ]
+                assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+                monkeypatch.undo()
+                server.thaw()
+                (after,) = await journal.append([item(command("b"), "two")])
+                assert after == await journal.end()
+                assert len(await journal.history(command("a"))) == 1
+    finally:
+        server.kill()
 
 
 async def test_the_stream_is_made_once_and_then_compared(tmp_path: Path) -> None:
