@@ -1,0 +1,74 @@
+"""The README keeps its word: its curl walk runs as it stands against a real service, and prints what it shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT = "127.0.0.1:8420"
+WALK = re.compile(r"<!-- walk -->\n```bash\n(.*?)```\n<!-- end of walk -->", re.DOTALL)
+SHOWN = "#> "
+
+pytestmark = pytest.mark.slow
+
+
+def walk() -> str:
+    found = WALK.search((ROOT / "README.md").read_text("utf-8"))
+    assert found, "README.md has no walk between its markers"
+    return found[1]
+
+
+def environ() -> dict[str, str]:
+    """Ours without settings of the person who runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ARC_")}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def default_is_free() -> bool:
+    host, _, port = DEFAULT.partition(":")
+    with socket.socket() as probe, suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, int(port)))
+        return True
+    return False
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """HOST:PORT of a service in an empty folder, the default one if nobody else has it."""
+    options = [] if default_is_free() else ["--bind", "127.0.0.1:0"]
+    serve = [sys.executable, "-m", "arc_es", "serve", "--log-level", "WARNING", *options]
+    process = subprocess.Popen(serve, cwd=tmp_path, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        ready = re.fullmatch(r"arc-es ready on http://(\S+)\n", line)
+        assert ready, (line, process.stderr and process.stderr.read())
+        yield ready[1]
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=20)
+        assert (process.returncode, stderr) == (0, b"")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_walk_of_the_readme_prints_what_it_shows(address: str) -> None:
+    script = walk().replace(DEFAULT, address)
+    done = subprocess.run(["bash", "-eu"], input=script, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = [line.removeprefix(SHOWN) for line in walk().splitlines() if line.startswith(SHOWN)]
+    printed = done.stdout.splitlines()
+    assert len(shown) == len(printed), done.stdout
+    for wanted, found in zip(shown, printed, strict=True):
+        assert re.fullmatch(re.escape(wanted).replace("…", ".+"), found), f"shown:   {wanted}\nprinted: {found}"
