@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import product
 from typing import Any, get_args
 
@@ -80,7 +81,7 @@ def test_what_has_ended_only_hears_late_answers() -> None:
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: type(event).__name__)
 def test_every_body_of_an_event_is_found(event: CommandEvent) -> None:
     """Who stores bodies must not forget one."""
-    held = [value for name in event.__slots__ if isinstance(value := getattr(event, name), Body)]
+    held = [value for field in fields(event) if isinstance(value := getattr(event, field.name), Body)]
     assert held == [found for found in [needs_body(event)] if found is not None]
 
 
