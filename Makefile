@@ -77,8 +77,8 @@ format: $(VENV)/.tools ## Format the code, fix what ruff can fix
 docs: $(VENV)/.tools ## Write the generated reference pages anew
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.service ## Measure throughput on this machine (options: ARGS)
-	@exec $(BIN)/arc-es bench $(ARGS)
+bench: $(VENV)/.tools ## Measure this machine: ratios against floors of the same run (make bench ARGS="create wake")
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 wheel: $(VENV)/.tools ## Build dist/*.whl
 	@rm -rf dist
