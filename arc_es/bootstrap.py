@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio import serve as serve_http
 
 from arc_es import __version__
 from arc_es.actors.follower import Follower
@@ -31,6 +30,7 @@ from arc_es.actors.waiters import Waiters
 from arc_es.config import Config
 from arc_es.http.api import Api
 from arc_es.http.app import ArcApp
+from arc_es.http.server import serve_http
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.server import ServerError, run_server
 from arc_es.journal.stream import StreamSettings, ensure_stream
@@ -65,16 +65,14 @@ class Node:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Replay the journal, then follow it and tick, for ever; started when the replay is done."""
         async with trio.open_nursery() as nursery:
-            with _no_garbage_collection():
+            with no_garbage_collection():
                 nursery.start_soon(self.follower.run)
                 await self.follower.wait_ready()
             nursery.start_soon(self.ticker.run)
             task_status.started()
 
 
-def assemble(
-    journal: Journal, config: Config, *, models: ReadModels | None = None, clock: Clock | None = None
-) -> Node:
+def assemble(journal: Journal, config: Config, *, models: ReadModels | None = None, clock: Clock | None = None) -> Node:
     """All parts of a service on a journal, wired together."""
     models = models or Projections()
     clock = clock or SystemClock()
@@ -110,9 +108,7 @@ def build_app(service: Service, config: Config, signing_key: bytes) -> ArcApp:
     """The web application of a service."""
     public_url = config.public_url.rstrip("/") if config.public_url else None
     api = Api(service, Signer(signing_key), config.admin_token, public_url, __version__)
-    return ArcApp(
-        api, body_bytes_max=config.request_body_bytes_max, slow_seconds_max=config.slow_request_seconds_max
-    )
+    return ArcApp(api, body_bytes_max=config.request_body_bytes_max, slow_seconds_max=config.slow_request_seconds_max)
 
 
 def run(config: Config) -> int:
@@ -126,7 +122,7 @@ def run(config: Config) -> int:
         trio.run(_serve, config)
     except* (CannotStart, ServerError, JournalMismatch, JournalUnavailable, OSError) as group:
         failures.extend(_leaves(group))
-    except* Exception as group:  # noqa: BLE001 - the last owner: say it and end
+    except* Exception as group:
         log.critical("The service ends because of a bug or a damaged journal", exc_info=group)
         bugs = True
     for failure in failures:
@@ -173,13 +169,13 @@ async def _run_http(
     task_status: trio.TaskStatus[Any],
 ) -> None:
     """Serve until `stop` returns and the requests under way are answered; then end everything else."""
-    await serve_http(app, _hypercorn(config, listener), shutdown_trigger=stop, task_status=task_status)
+    limit = config.connections_max
+    await serve_http(app, _hypercorn(config), listener, connections_max=limit, until=stop, task_status=task_status)
     everything.cancel()
 
 
-def _hypercorn(config: Config, listener: socket.socket) -> HypercornConfig:
+def _hypercorn(config: Config) -> HypercornConfig:
     settings = HypercornConfig()
-    settings.bind = [f"fd://{listener.fileno()}"]
     settings.graceful_timeout = config.drain_seconds_max
     settings.keep_alive_max_requests = sys.maxsize
     settings.keep_alive_timeout = 75
@@ -194,9 +190,10 @@ def _listen(config: Config) -> socket.socket:
         listener = socket.create_server((config.host, config.port), family=family, backlog=1024)
     except OSError as error:
         raise CannotStart(
-            f"cannot listen on {config.bind}: {error.strerror}. Is another arc-es running? Choose with --bind HOST:PORT."
+            f"cannot listen on {config.bind}: {error.strerror}. Is another arc-es running?"
+            " Choose another address with --bind HOST:PORT."
         ) from error
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003 - a positional-only parameter
     return listener
 
 
@@ -260,7 +257,7 @@ def _write_secret(path: Path, secret: bytes) -> None:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Replay without the cyclic collector; afterwards it never looks at what was loaded, nor twice at what stays.
 
     Projections hold millions of objects without a single cycle. Scanning them would stop every request for a second.
@@ -271,11 +268,12 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-        if _freeze_survivors not in gc.callbacks:
-            gc.callbacks.append(_freeze_survivors)
+        if freeze_survivors not in gc.callbacks:
+            gc.callbacks.append(freeze_survivors)
 
 
-def _freeze_survivors(phase: str, info: dict[str, int]) -> None:
+def freeze_survivors(phase: str, info: dict[str, int]) -> None:
+    """After a full collection what is left stays: never look at it again."""
     oldest_generation = 2
     if phase == "stop" and info["generation"] == oldest_generation:
         gc.freeze()

@@ -55,6 +55,8 @@ class Config:
 _SECRETS: Final = {"admin_token", "signing_key"}
 _ENV_ONLY_REASON: Final = "put it in the environment variable ARC_ADMIN_TOKEN, or name a file with ARC_ADMIN_TOKEN_FILE"
 SIGNING_KEY_BYTES_MIN: Final = 32
+PORT_MAX: Final = 65_535
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def load(
@@ -94,7 +96,7 @@ def _from_toml(toml: Path | None, environ: Mapping[str, str]) -> tuple[dict[str,
         return tomllib.loads(path.read_text()), str(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
 
 
@@ -126,7 +128,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
 
 def _convert(name: str, value: Any, source: str) -> Any:
     kind = _KINDS.get(name, str)
-    if isinstance(value, bool) or isinstance(value, dict | list):
+    if isinstance(value, bool | dict | list):
         raise ConfigError(f"{source}: {name} must be of type {kind.__name__}")
     try:
         return kind(value)
@@ -146,7 +148,7 @@ def _read_secret(path: Path, source: str) -> str:
 
 def _checked(config: Config) -> Config:
     host, colon, port = config.bind.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+    if not colon or not host or not port.isdecimal() or int(port) > PORT_MAX:
         raise ConfigError(f"bind must be HOST:PORT, such as 127.0.0.1:8420, not {config.bind!r}")
     if config.admin_token is None and not is_loopback(config.host):
         raise ConfigError(
@@ -155,6 +157,8 @@ def _checked(config: Config) -> Config:
         )
     if config.signing_key is not None and len(config.signing_key.encode()) < SIGNING_KEY_BYTES_MIN:
         raise ConfigError(f"ARC_SIGNING_KEY must have at least {SIGNING_KEY_BYTES_MIN} bytes")
+    if config.log_level.upper() not in LOG_LEVELS:
+        raise ConfigError(f"log_level must be one of {', '.join(LOG_LEVELS)}, not {config.log_level!r}")
     if config.workers != 1:
         raise ConfigError("workers: this version runs one process; leave --workers at 1")
     if config.replicas not in (1, 3):

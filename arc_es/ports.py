@@ -57,9 +57,9 @@ BodyKind: TypeAlias = Literal["params", "response"]
 class Append:
     """One message to store.
 
-    key: the history it belongs to. expected: the version of that history, i.e. the position of its last message, 0 if it
-    has none. id: the decision id, for recognising one's own message. body: raw bytes stored as a message of their own
-    exactly one position before this one.
+    key: the history it belongs to. expected: the version of that history, i.e. the position of its last message, 0 if
+    it has none. id: the decision id, for recognising one's own message. body: raw bytes stored as a message of their
+    own, exactly one position before this one.
     """
 
     key: Key
@@ -71,7 +71,7 @@ class Append:
 
 
 AppendOutcome: TypeAlias = int | JournalError
-"""The position of the stored message, or what went wrong (Conflict, OutcomeUnknown, JournalFull, JournalUnavailable)."""
+"""The position of the stored message, or Conflict, OutcomeUnknown, JournalFull, JournalUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Journal(Protocol):
     async def append(self, appends: Sequence[Append]) -> list[AppendOutcome]:
         """Store messages, each by itself or not at all; at most one of each history.
 
-        Returns one outcome for each, in order, after all are durable. Never raises a JournalError, except JournalClosed.
+        Returns one outcome for each, in order, after all are durable; raises no JournalError but JournalClosed.
         """
 
     async def read(self, positions: Sequence[int]) -> list[bytes | None]:
@@ -165,9 +165,7 @@ class StatusView(Protocol):
 class PendingView(Protocol):
     """Which commands wait for a receiver, per target, best first: higher priority, then longer waiting."""
 
-    def take(
-        self, deployment_id: str, target_id: str | None, count: int, now: Micros
-    ) -> list[str]:
+    def take(self, deployment_id: str, target_id: str | None, count: int, now: Micros) -> list[str]:
         """Reserve up to `count` leasable commands; target None means all pull targets of the deployment but `operator`.
 
         A taken command is offered to nobody else until it is given back, or leaves the queue by an event.
@@ -258,8 +256,6 @@ class ReadModels(Protocol):
 
     def apply(self, recorded: Recorded) -> str | None:
         """Fold one decision. Returns the id of a command that has just become leasable, else None."""
-
-
 
 
 class Overloaded(Exception):

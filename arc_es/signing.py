@@ -52,9 +52,8 @@ class Signer:
     def token_valid(self, command_id: str, token: str, expires: int, now: Micros, lease_end_max: Micros) -> bool:
         """Whether a response token may be used now.
 
-        Args:
-            lease_end_max: the latest lease end ever granted for the command, 0 if none was; it alone lets a token live
-                longer than two hours.
+        `lease_end_max` is the latest lease end ever granted for the command, 0 if none was; it alone lets a token live
+        longer than two hours.
         """
         if not _HEX.fullmatch(token):
             return False

@@ -1,9 +1,9 @@
 """Appending until the outcome is known.
 
-A journal may lose an acknowledgement. Then the message may be there, or may still arrive, and nobody may call it failed.
-The way out (jetstream.md 8.4): read the last message of the history from the leader and compare ids. It is mine: stored.
-It is another: superseded. It is the old one: absent, which is not final, so send the same bytes again; the expected
-version makes that safe.
+A journal may lose an acknowledgement. Then the message may be there, or may still arrive, and nobody may call it
+failed. The way out: read the last message of the history from the leader and compare ids. It is mine: stored. It is
+another: superseded. It is the old one: absent, which is not final, so send the same bytes again; the expected version
+makes that safe.
 """
 
 from __future__ import annotations
@@ -35,11 +35,7 @@ class Committer:
         """
         with trio.CancelScope(shield=True):
             outcomes = await self._journal.append(appends)
-            unclear = [
-                index
-                for index, outcome in enumerate(outcomes)
-                if not isinstance(outcome, int | JournalFull)
-            ]
+            unclear = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, int | JournalFull)]
             if unclear:
                 deadline = trio.current_time() + self._seconds_max
                 async with trio.open_nursery() as nursery:
@@ -47,9 +43,7 @@ class Committer:
                         nursery.start_soon(self._settle_into, outcomes, index, appends[index], deadline)
         return outcomes
 
-    async def _settle_into(
-        self, outcomes: list[AppendOutcome], index: int, append: Append, deadline: float
-    ) -> None:
+    async def _settle_into(self, outcomes: list[AppendOutcome], index: int, append: Append, deadline: float) -> None:
         outcomes[index] = await self._settle(append, outcomes[index], deadline)
 
     async def _settle(self, append: Append, outcome: AppendOutcome, deadline: float) -> AppendOutcome:

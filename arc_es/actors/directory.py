@@ -1,7 +1,7 @@
 """Mailboxes of commands: whoever wants something of a command takes turns, in order of arrival.
 
-A mailbox exists only while somebody has its turn or waits for it. An uncontended turn costs two dict operations and runs
-in the caller's own task: no actor task is started that nothing waits for.
+A mailbox exists only while somebody has its turn or waits for it. An uncontended turn costs two dict operations and
+runs in the caller's own task: no actor task is started that nothing waits for.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Follower:
         }
 
     async def run(self) -> None:
-        """Follow the journal for ever. What cannot be folded ends the service: it must not answer from a wrong state."""
+        """Follow the journal for ever. What cannot be folded ends the service: a wrong state must not answer."""
         while True:
             try:
                 self.target = await self._journal.end()
@@ -106,5 +106,3 @@ class Follower:
         if leasable is not None:
             self.on_leasable(leasable)
         self.on_applied()
-
-

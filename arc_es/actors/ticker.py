@@ -27,9 +27,7 @@ log = logging.getLogger("arc_es.ticker")
 class Ticker:
     """Sleeps to the head of `due`, then sends Tick to what is due."""
 
-    def __init__(
-        self, turns: Turns, models: ReadModels, clock: Clock, on_leasable: Callable[[str], None]
-    ) -> None:
+    def __init__(self, turns: Turns, models: ReadModels, clock: Clock, on_leasable: Callable[[str], None]) -> None:
         self._turns = turns
         self._models = models
         self._clock = clock
@@ -92,5 +90,3 @@ class Ticker:
         assert row is not None, "due names a command that does not exist"
         deployment_id = row.state.facts.route.deployment_id
         return Ask(command_id, deployment_id, Tick(jitter=random.random()), SERVICE)  # noqa: S311 - jitter, no secret
-
-

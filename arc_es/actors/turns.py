@@ -109,21 +109,22 @@ class Turns:
             )
 
     async def perform_each(self, asks: Sequence[Ask]) -> list[Row | None]:
-        """Do many things with one append; what is busy, refused or lost to somebody else is None and unchanged.
+        """Do many things with one append; what is refused or lost to somebody else is None and unchanged.
 
         Raises:
             JournalError: none of it could be stored.
+            Overloaded: too much is going on; nothing was stored.
         """
         results: list[Row | None] = [None] * len(asks)
-        mine: list[tuple[int, CommandKey]] = []
+        keys = [CommandKey(ask.deployment_id, ask.command_id) for ask in asks]
+        held: list[CommandKey] = []
         try:
-            for index, ask in enumerate(asks):
-                key = CommandKey(ask.deployment_id, ask.command_id)
-                if self.directory.try_acquire(key):
-                    mine.append((index, key))
-            await self._append_each(asks, mine, results)
+            for key in sorted(keys):  # everybody in the same order, so that nobody waits in a circle
+                await self.directory.acquire(key)
+                held.append(key)
+            await self._append_each(asks, list(enumerate(keys)), results)
         finally:
-            for _, key in mine:
+            for key in held:
                 self.directory.release(key)
         return results
 
@@ -151,9 +152,8 @@ class Turns:
         positions = [outcome for outcome in outcomes if isinstance(outcome, int)]
         if positions:
             await self._applied(max(positions))
-        elif troubles := [error for error in outcomes if isinstance(error, JournalError)]:
-            if not any(isinstance(error, Conflict) for error in troubles):
-                raise troubles[0]
+        elif not any(isinstance(outcome, Conflict) for outcome in outcomes):
+            raise next(outcome for outcome in outcomes if isinstance(outcome, JournalError))
         for (index, key, *_), outcome in zip(planned, outcomes, strict=True):
             if isinstance(outcome, int):
                 results[index] = self._models.status.get(key.command_id)
@@ -174,9 +174,7 @@ class Turns:
                 return
             version = version_of()
             previous = digest(await self._messages.get(version)) if version else None
-            append = self._append(
-                key, version, Decision(_new_id(), now, by, events, previous), body, body_kind
-            )
+            append = self._append(key, version, Decision(_new_id(), now, by, events, previous), body, body_kind)
             outcome = (await self._committer.commit([append]))[0]
             if isinstance(outcome, int):
                 await self._applied(outcome)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
-import binascii
 import base64
+import binascii
+import hmac
 from dataclasses import dataclass
 from typing import Any, Literal
 

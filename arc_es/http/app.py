@@ -27,8 +27,8 @@ ALWAYS_ANSWERED: Final = ("health.",)
 class ArcApp(QuartTrio):
     """A Quart application whose handlers take the request as an argument.
 
-    Quart's contexts, sessions, signals and hooks cost more than a command does, and nothing here uses them: a request is
-    matched to its rule, handled, and every error becomes JSON in one place.
+    Quart's contexts, sessions, signals and hooks cost more than a command does, and nothing here uses them: a request
+    is matched to its rule, handled, and every error becomes JSON in one place.
     """
 
     asgi_http_class = Connection  # type: ignore[assignment]  # it takes this class only

@@ -110,4 +110,3 @@ def _queue(api: Api, queue: Queue, now: int) -> dict[str, Any]:
         if queue.last_poll.agent is not None:
             entry["lastAgent"] = queue.last_poll.agent
     return entry
-

@@ -80,7 +80,7 @@ def commands_blueprint(api: Api) -> Blueprint:
         return json_response(body)
 
     @blueprint.put("/commands/<command_id>/payload")
-    async def put_payload(request: Request, command_id: str) -> Response:  # noqa: ARG001
+    async def put_payload(request: Request, command_id: str) -> Response:
         api.caller(request)
         raise Refusal("OPERATION_NOT_SUPPORTED", "Storing payloads without a command is not supported yet")
 

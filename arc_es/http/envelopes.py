@@ -6,7 +6,7 @@ from typing import Any
 
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import INLINE_BYTES_MAX, SECOND
-from arc_es.service import Granted
+from arc_es.leasing import Granted
 from arc_es.signing import Signer, response_expires
 from arc_es.wire import PROTOCOL, format_time, inline_body, target_json
 

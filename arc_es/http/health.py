@@ -14,11 +14,11 @@ def health_blueprint(api: Api) -> Blueprint:
 
     @blueprint.get("/health")
     @blueprint.get("/healthz")
-    async def alive(request: Request) -> Response:  # noqa: ARG001 - every handler takes the request
+    async def alive(request: Request) -> Response:
         return json_response({"status": "healthy"})
 
     @blueprint.get("/readyz")
-    async def ready(request: Request) -> Response:  # noqa: ARG001
+    async def ready(request: Request) -> Response:
         service = api.service
         if not service.ready:
             progress = {"status": "replaying", **service.replay_progress()}

@@ -44,7 +44,14 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "OVERLOADED": 503,
     "JOURNAL_FULL": 507,
 }
-RETRYABLE: Final = {"REQUEST_TIMEOUT", "GENERIC_ERROR", "NOT_READY", "JOURNAL_UNAVAILABLE", "OVERLOADED", "JOURNAL_FULL"}
+RETRYABLE: Final = {
+    "REQUEST_TIMEOUT",
+    "GENERIC_ERROR",
+    "NOT_READY",
+    "JOURNAL_UNAVAILABLE",
+    "OVERLOADED",
+    "JOURNAL_FULL",
+}
 
 
 class Refusal(Exception):
@@ -95,5 +102,5 @@ def response_of(error: Exception) -> Response:  # noqa: PLR0911 - one return a f
         case HTTPException():
             return problem_response(400, "INVALID_REQUEST", error.description or "The request cannot be read")
         case _:
-            log.exception("A request failed because of a bug", exc_info=error)
+            log.error("A request failed because of a bug", exc_info=error)
             return problem_response(500, "GENERIC_ERROR", "Internal server error")

@@ -1,0 +1,224 @@
+"""Giving work to agents: which commands a lease request gets, now or as soon as there are some."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from arc_es.actors.long_waits import LongWaits
+from arc_es.actors.ticker import Ticker
+from arc_es.actors.turns import Ask, Turns
+from arc_es.actors.waiters import Waiter, Waiters
+from arc_es.bodies import Bodies
+from arc_es.domain.events import TargetObserved
+from arc_es.domain.ids import OPERATOR, Micros, Target, lease_id_of
+from arc_es.domain.intents import Lease
+from arc_es.domain.limits import NAME_BYTES_MAX
+from arc_es.domain.recorded import Principal
+from arc_es.domain.state import Facts, Leased
+from arc_es.ports import Clock, DeploymentsView, ReadModels
+from arc_es.wire import LeaseRequest
+
+BUSY_RETRY_SECONDS: Final = 0.1
+"""When a waiting agent looks again at a command that it lost to somebody else."""
+POLLS_REMEMBERED_MAX: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A lease that was just given: what an envelope is made from. `params_base64` is the whole body."""
+
+    command_id: str
+    facts: Facts
+    target: Target
+    attempt: int
+    lease_id: str
+    expires_at: Micros
+    params_base64: str
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """When a target was last asked for work, and by which agent."""
+
+    at: Micros
+    agent: str | None
+
+
+def target_of(deployments: DeploymentsView, facts: Facts) -> Target:
+    """The target of a command with the type that is known of it by now; an unknown one is shown as worker."""
+    route = facts.route
+    resource_type = route.target_type or deployments.type_of(route.deployment_id, route.target_id)
+    return Target(route.target_id, resource_type or "worker")
+
+
+class Leasing:
+    """Takes commands out of the queues for those who ask."""
+
+    def __init__(
+        self,
+        *,
+        models: ReadModels,
+        turns: Turns,
+        waiters: Waiters,
+        ticker: Ticker,
+        bodies: Bodies,
+        long_waits: LongWaits,
+        clock: Clock,
+    ) -> None:
+        self._models = models
+        self._turns = turns
+        self._waiters = waiters
+        self._ticker = ticker
+        self._bodies = bodies
+        self._long_waits = long_waits
+        self._clock = clock
+        self._polls: OrderedDict[tuple[str, str], Poll] = OrderedDict()
+
+    def last_poll(self, deployment_id: str, target_id: str) -> Poll | None:
+        """When a target was last asked for work."""
+        return self._polls.get((deployment_id, target_id))
+
+    def waiting(self, deployment_id: str, target_id: str) -> int:
+        """How many agents wait for this target."""
+        return self._waiters.waiting(deployment_id, target_id)
+
+    async def lease(self, request: LeaseRequest, by: Principal) -> list[Granted]:
+        """Take up to `leases_max` commands; with `wait_seconds` wait for the first one.
+
+        A target that does not exist, has another type, or is pushed to gives an empty list (`arc.v1` 2.4).
+        """
+        deadline = trio.current_time() + request.wait_seconds
+        if request.leases_max == 0:
+            return []
+        if not await self._may_lease(request, by):
+            with self._long_waits.until(deadline):
+                await trio.sleep_until(deadline)
+            return []
+        self._note_poll(request)
+        await self._ticker.tick_due(self._clock.now())
+        granted, _ = await self._try_lease(request, by, [])
+        if granted or not request.wait_seconds:
+            return granted
+        return await self._lease_when_possible(request, by, deadline)
+
+    async def _lease_when_possible(self, request: LeaseRequest, by: Principal, deadline: float) -> list[Granted]:
+        target_id = request.target.resource_id if request.target else None
+        waiter = self._waiters.join(request.deployment_id, target_id)
+        wake_at = deadline
+        try:
+            while trio.current_time() < deadline and not self._long_waits.draining:
+                with self._long_waits.until(wake_at):
+                    await waiter.woken.wait()
+                granted, busy = await self._try_lease(request, by, _emptied(waiter))
+                if granted:
+                    return granted
+                wake_at = min(deadline, trio.current_time() + BUSY_RETRY_SECONDS) if busy else deadline
+                self._waiters.rejoin(waiter)
+        finally:
+            self._waiters.leave(waiter)
+            self._waiters.give_back(_emptied(waiter))
+            self._note_poll(request)
+        return []
+
+    async def _try_lease(self, request: LeaseRequest, by: Principal, taken: list[str]) -> tuple[list[Granted], bool]:
+        """Grant what was handed over and what else is leasable, until there are enough or there is no more.
+
+        Also says whether some commands could not be had because somebody else was busy with them.
+        """
+        granted: list[Granted] = []
+        reserved: list[str] = []
+        target_id = request.target.resource_id if request.target else None
+        try:
+            while (wanted := request.leases_max - len(granted)) > 0:
+                missing = wanted - len(taken)
+                if missing > 0:
+                    now = self._clock.now()
+                    taken += self._models.pending.take(request.deployment_id, target_id, missing, now)
+                if not taken:
+                    break
+                reserved += taken
+                trying, taken = taken, []
+                granted += await self._grant(request, by, trying)
+        finally:
+            self._waiters.give_back([*reserved, *taken])  # what was leased has left the queue and stays out
+        return granted, len(granted) < len(reserved)
+
+    async def _grant(self, request: LeaseRequest, by: Principal, taken: Sequence[str]) -> list[Granted]:
+        asks = [self._lease_ask(command_id, request, by) for command_id in taken]
+        rows = await self._turns.perform_each(asks)
+        leased = [
+            (ask, row, row.state)
+            for ask, row in zip(asks, rows, strict=True)
+            if row is not None
+            and isinstance(row.state, Leased)
+            and isinstance(ask.intent, Lease)
+            and row.state.lease_id == ask.intent.lease_id
+        ]
+        bodies = await self._bodies.params_base64([row for _, row, _ in leased])
+        return [
+            Granted(
+                ask.command_id,
+                state.facts,
+                target_of(self._models.deployments, state.facts),
+                state.attempt,
+                state.lease_id,
+                state.expires_at,
+                params,
+            )
+            for (ask, _, state), params in zip(leased, bodies, strict=True)
+        ]
+
+    def _lease_ask(self, command_id: str, request: LeaseRequest, by: Principal) -> Ask:
+        row = self._models.status.get(command_id)
+        assert row is not None, "a queue holds a command that does not exist"
+        resource_type = target_of(self._models.deployments, row.state.facts).resource_type or "worker"
+        intent = Lease(
+            lease_id=lease_id_of(uuid.uuid4()),
+            seconds=request.lease_seconds,
+            target_type=resource_type,
+            agent=request.agent,
+        )
+        return Ask(command_id, request.deployment_id, intent, by)
+
+    async def _may_lease(self, request: LeaseRequest, by: Principal) -> bool:
+        """Whether the target can be leased from; fixes the type of a target that had none yet (`arc.v1` 4.6)."""
+        target = request.target
+        if len(request.deployment_id.encode()) > NAME_BYTES_MAX or not request.deployment_id:
+            return False
+        if target is None:
+            return True
+        if target.resource_id == OPERATOR:
+            return target.resource_type == "daemon"
+        if not target.resource_id or ":" in target.resource_id or len(target.resource_id.encode()) > NAME_BYTES_MAX:
+            return False
+        deployment = self._models.deployments.get(request.deployment_id)
+        if deployment.declared is not None:
+            declared = deployment.declared_target(target.resource_id)
+            return (
+                declared is not None and declared.resource_type == target.resource_type and declared.delivery == "pull"
+            )
+        if target.resource_id not in deployment.observed and target.resource_type is not None:
+            seen = TargetObserved(resource_id=target.resource_id, resource_type=target.resource_type)
+            await self._turns.perform_deployment(request.deployment_id, seen, by)
+            deployment = self._models.deployments.get(request.deployment_id)
+        return deployment.observed.get(target.resource_id) == target.resource_type
+
+    def _note_poll(self, request: LeaseRequest) -> None:
+        if request.target is None:
+            return
+        name = (request.deployment_id, request.target.resource_id)
+        self._polls[name] = Poll(self._clock.now(), request.agent)
+        self._polls.move_to_end(name)
+        if len(self._polls) > POLLS_REMEMBERED_MAX:
+            self._polls.popitem(last=False)
+
+
+def _emptied(waiter: Waiter) -> list[str]:
+    handed, waiter.handed = waiter.handed, []
+    return handed
