@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from quart import Request, Response
 from quart_trio import QuartTrio
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import BaseConverter, MapAdapter
 
 from arc_es.http.api import Api
 from arc_es.http.audit import audit_blueprint
@@ -24,6 +24,13 @@ ALWAYS_ANSWERED: Final = ("health.",)
 """Endpoints that answer while the start-up replay runs."""
 
 
+class CommandIdConverter(BaseConverter):
+    """A command id in a path: not one of the words that are paths of their own (`arc.v1` 1.1)."""
+
+    regex = r"(?!(?:leases|bootstrap)$)[^/]+"
+    part_isolating = True
+
+
 class ArcApp(QuartTrio):
     """A Quart application whose handlers take the request as an argument.
 
@@ -38,6 +45,8 @@ class ArcApp(QuartTrio):
         self.api = api
         self.body_bytes_max = body_bytes_max
         self.slow_seconds_max = slow_seconds_max
+        self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # nobody answers them: the handlers would be called
+        self.url_map.converters["command"] = CommandIdConverter
         for blueprint in (
             health_blueprint(api),
             leases_blueprint(api),

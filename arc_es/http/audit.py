@@ -27,7 +27,7 @@ def audit_blueprint(api: Api) -> Blueprint:
     blueprint = Blueprint("audit", __name__)
     service = api.service
 
-    @blueprint.get("/commands/<command_id>/events")
+    @blueprint.get("/commands/<command:command_id>/events")
     async def events(request: Request, command_id: str) -> Response:
         api.caller(request)
         history = await service.history(command_id)

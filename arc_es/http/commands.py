@@ -47,7 +47,7 @@ def commands_blueprint(api: Api) -> Blueprint:
         command_id, row = await service.create(wanted, caller.principal, _trace(request))
         return json_response(create_answer(command_id, PUBLIC_STATE[type(row.state)]))
 
-    @blueprint.get("/commands/<command_id>")
+    @blueprint.get("/commands/<command:command_id>")
     async def status(request: Request, command_id: str) -> Response:
         api.caller(request)
         wait_seconds = parse_wait(request.args.get("waitSeconds"))
@@ -57,20 +57,20 @@ def commands_blueprint(api: Api) -> Blueprint:
             row = await service.status(command_id)
         return json_response(await _status(api, command_id, row))
 
-    @blueprint.put("/commands/<command_id>/response")
+    @blueprint.put("/commands/<command:command_id>/response")
     async def respond(request: Request, command_id: str) -> Response:
         by = _responder(api, request, command_id)
         await service.respond(command_id, parse_response(json_of(request)), by)
         return Response(b"")
 
-    @blueprint.post("/commands/<command_id>/upload-complete")
+    @blueprint.post("/commands/<command:command_id>/upload-complete")
     async def upload_complete(request: Request, command_id: str) -> Response:
         api.caller(request)
         json_of(request)
         await service.status(command_id)
         raise WireError(400, "INVALID_STATE_TRANSITION", "The command is not waiting for an upload")
 
-    @blueprint.get("/commands/<command_id>/payload")
+    @blueprint.get("/commands/<command:command_id>/payload")
     async def payload(request: Request, command_id: str) -> Response:
         api.caller(request)
         row = service.find(command_id)
@@ -79,7 +79,7 @@ def commands_blueprint(api: Api) -> Blueprint:
             body["response"] = answer
         return json_response(body)
 
-    @blueprint.put("/commands/<command_id>/payload")
+    @blueprint.put("/commands/<command:command_id>/payload")
     async def put_payload(request: Request, command_id: str) -> Response:
         api.caller(request)
         raise Refusal("OPERATION_NOT_SUPPORTED", "Storing payloads without a command is not supported yet")
