@@ -14,10 +14,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
 
-from arc_es.domain.events import DeclaredTarget, DeploymentDeclared, PushSettings, RetryPolicy
-from arc_es.domain.ids import Delivery, Micros, ResourceType, Target
+from arc_es.domain.ids import Micros, ResourceType, Target
 from arc_es.domain.limits import (
-    ATTEMPTS_DEFAULT,
     ATTEMPTS_MAX,
     ERROR_TEXT_BYTES_MAX,
     INLINE_BYTES_MAX,
@@ -33,7 +31,6 @@ from arc_es.domain.limits import (
     PRIORITY_MAX,
     SECOND,
     WAIT_SECONDS_MAX,
-    WORKER_TIMEOUT_SECONDS_DEFAULT,
 )
 
 PROTOCOL: Final = "arc.v1"
@@ -54,7 +51,8 @@ class WireError(Exception):
         self.details = details
 
 
-def _shape(message: str, details: str | None = None) -> WireError:
+def wrong_shape(message: str, details: str | None = None) -> WireError:
+    """Well-formed JSON of the wrong shape: 422."""
     return WireError(422, "INVALID_REQUEST", message, details)
 
 
@@ -79,7 +77,7 @@ def parse_time(text: object, name: str) -> Micros:
     """
     match = _TIME.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise _shape(f"{name} must be an RFC 3339 time with a zone, such as 2026-03-01T10:05:00Z")
+        raise wrong_shape(f"{name} must be an RFC 3339 time with a zone, such as 2026-03-01T10:05:00Z")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     leap = second == _LEAP_SECOND
     try:
@@ -88,12 +86,12 @@ def parse_time(text: object, name: str) -> Micros:
         if int(match[11] or 0) > 59 or int(match[10] or 0) > 23:  # noqa: PLR2004 - minutes and hours of a day
             raise ValueError
     except ValueError:
-        raise _shape(f"{name} is not a time that exists") from None
+        raise wrong_shape(f"{name} is not a time that exists") from None
     since = (moment - _EPOCH) // timedelta(microseconds=1) + (SECOND if leap else 0)
     since += int((match[7] or "0").ljust(6, "0")[:6])
     since += (1 if match[9] == "-" else -1) * (offset // timedelta(microseconds=1))
     if since > _TIME_MAX:
-        raise _shape(f"{name} is after the year 9999")
+        raise wrong_shape(f"{name} is after the year 9999")
     return since
 
 
@@ -117,7 +115,7 @@ Json = Mapping[str, Any]
 def parse_object(data: object) -> Json:
     """The request body as an object. Raises WireError 422."""
     if not isinstance(data, dict):
-        raise _shape("The request body must be a JSON object")
+        raise wrong_shape("The request body must be a JSON object")
     return data
 
 
@@ -125,7 +123,7 @@ def required(data: Json, name: str, read: Callable[[object, str], T]) -> T:
     """A field that must be there and not null. Raises WireError 422."""
     value = data.get(name)
     if value is None:
-        raise _shape(f"{name} is missing")
+        raise wrong_shape(f"{name} is missing")
     return read(value, name)
 
 
@@ -138,7 +136,7 @@ def optional(data: Json, name: str, read: Callable[[object, str], T]) -> T | Non
 def text(value: object, name: str) -> str:
     """A string. Raises WireError 422."""
     if not isinstance(value, str):
-        raise _shape(f"{name} must be a string")
+        raise wrong_shape(f"{name} must be a string")
     return value
 
 
@@ -146,7 +144,7 @@ def count(value: object, name: str) -> int:
     """A non-negative integer of any size (it is clamped later). Raises WireError 422."""
     number = integer(value, name)
     if number < 0:
-        raise _shape(f"{name} must not be negative")
+        raise wrong_shape(f"{name} must not be negative")
     return number
 
 
@@ -155,7 +153,7 @@ def integer(value: object, name: str) -> int:
     if isinstance(value, float) and abs(value) >= 2**63:  # the JSON reader gives huge integers as floats
         return int(math.copysign(_INT_MAX, value))
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _shape(f"{name} must be an integer")
+        raise wrong_shape(f"{name} must be an integer")
     return max(-_INT_MAX, min(value, _INT_MAX))
 
 
@@ -177,7 +175,7 @@ def parse_target(value: object, name: str = "target") -> Target:
     data = parse_field_object(value, name)
     kind = required(data, "resourceType", text)
     if kind not in RESOURCE_TYPES:
-        raise _shape(f"{name}.resourceType must be one of {', '.join(RESOURCE_TYPES)}")
+        raise wrong_shape(f"{name}.resourceType must be one of {', '.join(RESOURCE_TYPES)}")
     resource_type: ResourceType = kind  # type: ignore[assignment]
     return Target(required(data, "resourceId", text), resource_type)
 
@@ -185,7 +183,7 @@ def parse_target(value: object, name: str = "target") -> Target:
 def parse_field_object(value: object, name: str) -> Json:
     """A field that is an object. Raises WireError 422."""
     if not isinstance(value, dict):
-        raise _shape(f"{name} must be an object")
+        raise wrong_shape(f"{name} must be an object")
     return value
 
 
@@ -226,7 +224,7 @@ def parse_body(value: object, name: str) -> InlineBody | StorageBody:
         return parse_base64(required(data, "inlineBase64", text), f"{name}.inlineBase64")
     if mode == "storage":
         return StorageBody(optional(data, "size", count))
-    raise _shape(f"{name}.mode must be inline or storage")
+    raise wrong_shape(f"{name}.mode must be inline or storage")
 
 
 def inline_body(base64: str) -> dict[str, Any]:
@@ -268,7 +266,7 @@ def parse_response(value: object) -> SuccessResponse | ErrorResponse:
             cut(required(data, "message", text)),
             None if details is None else cut(details),
         )
-    raise _shape("status must be success or error")
+    raise wrong_shape("status must be success or error")
 
 
 def cut(long_text: str) -> str:
@@ -322,7 +320,7 @@ def parse_create(value: object, now: Micros) -> CreateRequest:
     target_id = optional(data, "targetResourceId", text)
     priority = optional(data, "priority", integer) or 0
     if abs(priority) > PRIORITY_MAX:
-        raise _shape(f"priority must be between -{PRIORITY_MAX} and {PRIORITY_MAX}")
+        raise wrong_shape(f"priority must be between -{PRIORITY_MAX} and {PRIORITY_MAX}")
     max_attempts = optional(data, "maxAttempts", count)
     not_before = optional(data, "notBefore", parse_time)
     _body_shape(params)
@@ -358,7 +356,7 @@ def _body_shape(data: Json) -> None:
     elif mode == "storage":
         optional(data, "size", count)
     else:
-        raise _shape("params.mode must be inline or storage")
+        raise wrong_shape("params.mode must be inline or storage")
 
 
 def _labels(data: Json) -> dict[str, str]:
@@ -400,113 +398,6 @@ def parse_lease(value: object) -> LeaseRequest:
     )
 
 
-def parse_declaration(value: object) -> DeploymentDeclared:
-    """PUT /deployments/{id} (extensions, "Deployments"). Raises WireError 422, or 400 for ':' in a target id."""
-    data = parse_object(value)
-    model = optional(data, "model", text) or "pull"
-    if model not in ("pull", "push"):
-        raise _shape("model must be pull or push")
-    default_delivery: Delivery = model  # type: ignore[assignment]
-    targets = data.get("targets")
-    if not isinstance(targets, list):
-        raise _shape("targets must be a list")
-    declared = tuple(_declared_target(target, default_delivery) for target in targets)
-    if len({target.resource_id for target in declared}) != len(declared):
-        raise _shape("targets: two have the same resourceId")
-    conflict = optional(data, "idempotencyConflict", text) or "reject"
-    if conflict not in ("reject", "replay"):
-        raise _shape("idempotencyConflict must be reject or replay")
-    on_conflict: Literal["reject", "replay"] = conflict  # type: ignore[assignment]
-    return DeploymentDeclared(
-        model=default_delivery,
-        targets=declared,
-        project_id=optional(data, "projectId", name_text),
-        max_attempts=clamp(optional(data, "maxAttempts", count), 1, ATTEMPTS_MAX, ATTEMPTS_DEFAULT),
-        retry=optional(data, "retry", _retry),
-        idempotency_conflict=on_conflict,
-    )
-
-
-def _declared_target(value: object, model: Delivery) -> DeclaredTarget:
-    target = parse_target(value, "targets")
-    data = parse_field_object(value, "targets")
-    if not target.resource_id:
-        raise _shape("targets: a resourceId is empty")
-    if ":" in target.resource_id:
-        raise WireError(400, "COMMAND_TARGET_ID_INVALID", "targets: a resourceId must not contain ':'")
-    name_text(target.resource_id, "resourceId")
-    is_worker = target.resource_type == "worker"
-    delivery = optional(data, "delivery", text) or (model if is_worker else "pull")
-    if delivery not in ("pull", "push"):
-        raise _shape("targets: delivery must be pull or push")
-    if delivery == "push" and not is_worker:
-        raise _shape("targets: only workers can be pushed to")
-    push = optional(data, "push", _push)
-    if delivery == "push" and push is None:
-        raise _shape("targets: a push target needs push.url")
-    chosen: Delivery = delivery  # type: ignore[assignment]
-    assert target.resource_type is not None
-    return DeclaredTarget(
-        resource_id=target.resource_id, resource_type=target.resource_type, delivery=chosen, push=push
-    )
-
-
-def _push(value: object, name: str) -> PushSettings:
-    data = parse_field_object(value, name)
-    url = required(data, "url", text)
-    if not url.startswith(("http://", "https://")):
-        raise _shape("push.url must be an absolute http or https URL")
-    return PushSettings(
-        url=url,
-        token=optional(data, "token", text),
-        timeout_seconds=clamp(optional(data, "timeoutSeconds", count), 1, 3_600, WORKER_TIMEOUT_SECONDS_DEFAULT),
-    )
-
-
-def _retry(value: object, name: str) -> RetryPolicy:
-    data = parse_field_object(value, name)
-
-    def number(field_name: str, low: float, high: float, default: float) -> float:
-        given = data.get(field_name)
-        if given is None:
-            return default
-        if isinstance(given, bool) or not isinstance(given, int | float) or not low <= given <= high:
-            raise _shape(f"retry.{field_name} must be a number between {low:g} and {high:g}")
-        return float(given)
-
-    return RetryPolicy(
-        initial_seconds=number("initialSeconds", 0, 86_400, 1),
-        max_seconds=number("maxSeconds", 0, 86_400, 60),
-        factor=number("factor", 1, 100, 2),
-    )
-
-
-def declaration_json(deployment_id: str, declared: DeploymentDeclared) -> dict[str, Any]:
-    """The stored form of a declaration; push tokens are secrets and stay out."""
-    targets = []
-    for target in declared.targets:
-        entry: dict[str, Any] = {
-            "resourceId": target.resource_id,
-            "resourceType": target.resource_type,
-            "delivery": target.delivery,
-        }
-        if target.push is not None:
-            entry["push"] = {"url": target.push.url, "timeoutSeconds": target.push.timeout_seconds}
-        targets.append(entry)
-    answer: dict[str, Any] = {"deploymentId": deployment_id, "model": declared.model, "targets": targets}
-    if declared.project_id is not None:
-        answer["projectId"] = declared.project_id
-    answer["maxAttempts"] = declared.max_attempts
-    if (retry := declared.retry) is not None:
-        answer["retry"] = {
-            "initialSeconds": retry.initial_seconds,
-            "maxSeconds": retry.max_seconds,
-            "factor": retry.factor,
-        }
-    answer["idempotencyConflict"] = declared.idempotency_conflict
-    return answer
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootstrapRequest:
     """POST /commands/bootstrap (`arc.v1` 2.9)."""
@@ -521,7 +412,7 @@ def parse_bootstrap(value: object) -> BootstrapRequest:
     data = parse_object(value)
     role = required(data, "role", text)
     if role not in ("sender", "receiver"):
-        raise _shape("role must be sender or receiver")
+        raise wrong_shape("role must be sender or receiver")
     found: Literal["sender", "receiver"] = role  # type: ignore[assignment]
     return BootstrapRequest(
         deployment_id=required(data, "deploymentId", name_text),
@@ -535,7 +426,7 @@ def parse_wait(query_value: str | None) -> int:
     if query_value is None:
         return 0
     if not query_value.isdecimal():
-        raise _shape("waitSeconds must be a non-negative integer")
+        raise wrong_shape("waitSeconds must be a non-negative integer")
     return WAIT_SECONDS_MAX if len(query_value) > 9 else min(int(query_value), WAIT_SECONDS_MAX)  # noqa: PLR2004
 
 

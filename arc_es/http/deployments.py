@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from quart import Blueprint, Request, Response
 
+from arc_es.declarations import declaration_json, parse_declaration
 from arc_es.http.api import Api, json_of
 from arc_es.http.problems import json_response
-from arc_es.wire import WireError, declaration_json, name_text, parse_declaration
+from arc_es.wire import WireError, name_text
 
 
 def deployments_blueprint(api: Api) -> Blueprint:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
@@ -127,7 +129,8 @@ def _http_only(app: ASGIFramework) -> ASGIFramework:
 
     async def handle(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": None})
+            with suppress(h11.LocalProtocolError):  # hypercorn has answered a client that left already
+                await send({"type": "websocket.close", "code": 1008, "reason": None})
         else:
             await app(scope, receive, send)
 
