@@ -160,7 +160,7 @@ async def _serve(config: Config) -> None:
             print(f"arc-es ready on http://{shown}:{port}", flush=True)  # noqa: T201 - the one line on stdout
 
 
-async def _run_http(
+async def _run_http(  # noqa: ASYNC128 - hypercorn says that it has started
     app: ArcApp,
     listener: socket.socket,
     config: Config,
@@ -254,6 +254,11 @@ def _write_secret(path: Path, secret: bytes) -> None:
     finally:
         os.close(descriptor)
     draft.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name, too, must survive a power loss
+    finally:
+        os.close(folder)
 
 
 @contextmanager

@@ -27,15 +27,12 @@ class Follower:
         self._watching: dict[Key, trio.Event] = {}
         self._caught_up = trio.Event()
         self._started = time.monotonic()
+        self.ready = False
+        """Whether everything that was stored before the start has been applied."""
         self.applied = 0
         self.target = 0
         self.on_leasable: Callable[[str], None] = lambda command_id: None
         self.on_applied: Callable[[], None] = lambda: None
-
-    @property
-    def ready(self) -> bool:
-        """Whether everything that was stored before the start has been applied."""
-        return self._caught_up.is_set()
 
     async def wait_ready(self) -> None:
         """Wait until the replay at start is done."""
@@ -64,7 +61,7 @@ class Follower:
             else:
                 break
         if self.target == 0:
-            self._caught_up.set()
+            self._become_ready()
         await self._journal.follow(self.applied, self._handle)
 
     async def reached(self, position: int) -> None:
@@ -89,12 +86,16 @@ class Follower:
         if last is not None:
             await self.reached(last.position)
 
+    def _become_ready(self) -> None:
+        self.ready = True
+        self._caught_up.set()
+
     def _handle(self, position: int, key: Key, payload: bytes) -> None:
         leasable = self._models.apply(decode_recorded(position, key, payload))
         self.applied = position
-        if not self._caught_up.is_set():
+        if not self.ready:
             if position >= self.target:
-                self._caught_up.set()
+                self._become_ready()
             return
         self._messages.put(position, payload)
         event = self._waiting.pop(position, None)
