@@ -16,7 +16,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Request
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from arc_es.http.problems import Refusal, response_of
+from arc_es.http.problems import Refusal
 
 if TYPE_CHECKING:
     from arc_es.http.app import ArcApp
@@ -46,16 +46,16 @@ class Connection(TrioASGIHTTPConnection):
             response = await self._arc.handle_request(request)
         except ClientGone:
             return
-        except Refusal as refusal:
-            response = response_of(refusal)
+        if isinstance(extras["arc.body"], Refusal):
             response.headers["Connection"] = "close"  # the rest of the body was not read
         with trio.move_on_after(self._arc.slow_seconds_max):
             await self._send_response(send, response)
 
-    async def _read(self, request: Request, receive: ASGIReceiveCallable) -> bytes:
+    async def _read(self, request: Request, receive: ASGIReceiveCallable) -> bytes | Refusal:
+        """The body, or why there is none: who may not call at all is told that first (`arc.v1` 1.7)."""
         limit = self._arc.body_bytes_max
         if (request.content_length or 0) > limit:
-            raise Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limit} bytes")
+            return Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limit} bytes")
         chunks: list[bytes] = []
         size = 0
         with trio.move_on_after(self._arc.slow_seconds_max):
@@ -68,10 +68,10 @@ class Connection(TrioASGIHTTPConnection):
                     chunks.append(chunk)
                     size += len(chunk)
                     if size > limit:
-                        raise Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limit} bytes")
+                        return Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limit} bytes")
                 if not message.get("more_body", False):
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        raise Refusal("REQUEST_TIMEOUT", "The body came too slowly")
+        return Refusal("REQUEST_TIMEOUT", "The body came too slowly")
 
 
 def _cleaned(scope: HTTPScope) -> HTTPScope:
@@ -102,8 +102,15 @@ def ended_in_slash(request: Request) -> bool:
 
 
 def body_of(request: Request) -> bytes:
-    """The whole request body."""
-    return cast("bytes", request.scope["arc.body"])  # type: ignore[typeddict-item]
+    """The whole request body.
+
+    Raises:
+        Refusal: 408 or 413, it came too slowly or was too large.
+    """
+    body = cast("bytes | Refusal", request.scope["arc.body"])  # type: ignore[typeddict-item]
+    if isinstance(body, Refusal):
+        raise body
+    return body
 
 
 async def until_disconnected(request: Request, wait: Callable[[], Awaitable[T]]) -> T:
