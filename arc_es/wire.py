@@ -38,6 +38,8 @@ RESOURCE_TYPES: Final = ("worker", "container", "daemon")
 _INT_MAX: Final = 2**62
 _TIME_MAX: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999: later times cannot be written as RFC 3339."""
+_TIME_MIN: Final = -62_135_596_800_000_000
+"""The beginning of the year 1: earlier times cannot be written either."""
 
 
 class WireError(Exception):
@@ -90,14 +92,14 @@ def parse_time(text: object, name: str) -> Micros:
     since = (moment - _EPOCH) // timedelta(microseconds=1) + (SECOND if leap else 0)
     since += int((match[7] or "0").ljust(6, "0")[:6])
     since += (1 if match[9] == "-" else -1) * (offset // timedelta(microseconds=1))
-    if since > _TIME_MAX:
-        raise wrong_shape(f"{name} is after the year 9999")
+    if not _TIME_MIN <= since <= _TIME_MAX:
+        raise wrong_shape(f"{name} is not between the years 1 and 9999")
     return since
 
 
 @lru_cache(maxsize=4096)
 def _second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
 
 
 def format_time(at: Micros) -> str:
@@ -309,8 +311,13 @@ class CreateRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse_create(value: object, now: Micros) -> CreateRequest:
-    """Read a create request: first the shape (422), then the values in the order of `arc.v1` 2.1 (400)."""
+def parse_create(value: object, now: Micros, allow: Callable[[str, str | None], None]) -> CreateRequest:
+    """Read a create request: first the shape (422), then the values in the order of `arc.v1` 2.1 (400).
+
+    Args:
+        allow: is told the deployment and the requested target between the two, and raises if the caller has no right to
+            them (`arc.v1` 1.7).
+    """
     data = parse_object(value)
     deployment_id = required(data, "deploymentId", text)
     command = required(data, "command", text)
@@ -323,7 +330,9 @@ def parse_create(value: object, now: Micros) -> CreateRequest:
         raise wrong_shape(f"priority must be between -{PRIORITY_MAX} and {PRIORITY_MAX}")
     max_attempts = optional(data, "maxAttempts", count)
     not_before = optional(data, "notBefore", parse_time)
+    labels = optional(data, "labels", _labels) or {}
     _body_shape(params)
+    allow(deployment_id, target_id)
     if not command:
         raise _invalid("command is empty")
     if ":" in command:
@@ -344,7 +353,7 @@ def parse_create(value: object, now: Micros) -> CreateRequest:
         priority=priority,
         not_before=not_before,
         max_attempts=None if max_attempts is None else clamp(max_attempts, 1, ATTEMPTS_MAX, 1),
-        labels=_labels(optional(data, "labels", parse_field_object) or {}),
+        labels=_labels_within_limits(labels),
     )
 
 
@@ -359,15 +368,19 @@ def _body_shape(data: Json) -> None:
         raise wrong_shape("params.mode must be inline or storage")
 
 
-def _labels(data: Json) -> dict[str, str]:
-    if len(data) > LABELS_MAX:
+def _labels(value: object, name: str) -> dict[str, str]:
+    return {key: text(label, f"{name}.{key}") for key, label in parse_field_object(value, name).items()}
+
+
+def _labels_within_limits(labels: dict[str, str]) -> dict[str, str]:
+    if len(labels) > LABELS_MAX:
         raise _invalid(f"labels: at most {LABELS_MAX}")
-    for key, value in data.items():
+    for key, label in labels.items():
         if len(key.encode()) > LABEL_KEY_BYTES_MAX:
             raise _invalid(f"labels: keys have at most {LABEL_KEY_BYTES_MAX} bytes")
-        if len(text(value, f"labels.{key}").encode()) > LABEL_VALUE_BYTES_MAX:
+        if len(label.encode()) > LABEL_VALUE_BYTES_MAX:
             raise _invalid(f"labels: values have at most {LABEL_VALUE_BYTES_MAX} bytes")
-    return dict(data)
+    return labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

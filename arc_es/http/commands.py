@@ -19,12 +19,15 @@ from arc_es.ports import Row
 from arc_es.signing import parse_expires
 from arc_es.wire import (
     WireError,
+    count,
     create_answer,
     format_time,
     parse_bootstrap,
     parse_create,
+    parse_object,
     parse_response,
     parse_wait,
+    required,
     target_json,
     valid_traceparent,
     valid_tracestate,
@@ -41,9 +44,7 @@ def commands_blueprint(api: Api) -> Blueprint:
     @blueprint.post("/commands")
     async def create(request: Request) -> Response:
         caller = api.caller(request)
-        wanted = parse_create(json_of(request), service.now())
-        if wanted.target_id == OPERATOR and caller.scope != OPEN:
-            raise Refusal("FORBIDDEN", "Only an operations token may create commands for the operator")
+        wanted = parse_create(json_of(request), service.now(), partial(_may_create, caller))
         command_id, row = await service.create(wanted, caller.principal, _trace(request))
         return json_response(create_answer(command_id, PUBLIC_STATE[type(row.state)]))
 
@@ -66,7 +67,7 @@ def commands_blueprint(api: Api) -> Blueprint:
     @blueprint.post("/commands/<command:command_id>/upload-complete")
     async def upload_complete(request: Request, command_id: str) -> Response:
         api.caller(request)
-        json_of(request)
+        required(parse_object(json_of(request)), "size", count)
         await service.status(command_id)
         raise WireError(400, "INVALID_STATE_TRANSITION", "The command is not waiting for an upload")
 
@@ -99,6 +100,12 @@ def commands_blueprint(api: Api) -> Blueprint:
         return json_response(answer)
 
     return blueprint
+
+
+def _may_create(caller: Caller, deployment_id: str, target_id: str | None) -> None:
+    """Whether the caller's scope covers the deployment and the target (`arc.v1` 1.7)."""
+    if target_id == OPERATOR and caller.scope != OPEN:
+        raise Refusal("FORBIDDEN", "Only an operations token may create commands for the operator")
 
 
 async def _status(api: Api, command_id: str, row: Row) -> dict[str, Any]:
