@@ -16,7 +16,8 @@ LONG_LEASE_GRACE_SECONDS: Final = 600
 
 Method: TypeAlias = Literal["GET", "PUT"]
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
-_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
+_DIGITS: Final = re.compile(r"-?[0-9]+")
+_DIGITS_MAX: Final = 18
 
 
 def key_from_admin_token(admin_token: str) -> bytes:
@@ -79,5 +80,5 @@ class Signer:
 
 
 def parse_expires(text: str) -> int | None:
-    """Unix seconds from a query string, None if it is not an integer."""
-    return int(text) if _DIGITS.fullmatch(text) else None
+    """Unix seconds from a query string, None if it is not an integer; a very long one is only some other very late time."""
+    return int(text[:_DIGITS_MAX]) if _DIGITS.fullmatch(text) else None
