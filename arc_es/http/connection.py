@@ -118,9 +118,11 @@ async def until_disconnected(request: Request, wait: Callable[[], Awaitable[T]])
 
     Raises:
         ClientGone: it left.
+        What `wait` raises, not in a group.
     """
     receive = cast("ASGIReceiveCallable", request.scope["arc.receive"])  # type: ignore[typeddict-item]
     results: list[T] = []
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
@@ -129,8 +131,13 @@ async def until_disconnected(request: Request, wait: Callable[[], Awaitable[T]])
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)
-        results.append(await wait())
+        try:
+            results.append(await wait())
+        except Exception as error:  # noqa: BLE001 - raised again below, so that the nursery does not wrap it
+            failure = error
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     if not results:
         raise ClientGone
     return results[0]
