@@ -73,6 +73,11 @@ class Client:
         """Send a request whole and do not read the answer."""
         await self._send(method, path, b"" if data is None else orjson.dumps(data), {})
 
+    async def answer(self) -> Answer:
+        """The answer to what was sent with `send`."""
+        assert self._stream is not None
+        return await self._receive(self._stream)
+
     async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> trio.SocketStream:
         if self._stream is None:
             self._stream = await trio.open_tcp_stream(*self._address)
@@ -86,7 +91,9 @@ class Client:
         return self._stream
 
     async def _call(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        stream = await self._send(method, path, body, headers)
+        return await self._receive(await self._send(method, path, body, headers))
+
+    async def _receive(self, stream: trio.SocketStream) -> Answer:
         answer: h11.Response | None = None
         received = bytearray()
         while True:

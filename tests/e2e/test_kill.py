@@ -1,0 +1,166 @@
+"""SIGKILL at any moment, of the service, its nats-server, or both: nothing acknowledged is lost, doubled or changed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+
+from arc_es.codec import decode_recorded
+from arc_es.domain.recorded import Key
+from arc_es.domain.state import PUBLIC_STATE, attempt_of
+from arc_es.journal.jetstream import open_journal
+from arc_es.journal.server import run_server
+from arc_es.nats_bridge import Access, open_bridge
+from arc_es.ports import SystemClock
+from projections import Projections
+from tests.e2e.audit import promised_but_not_told
+from tests.e2e.crowd import Crowd, Log
+from tests.e2e.http import Client, create_body, lease_body
+from tests.e2e.process import ServiceProcess, serving
+
+CALLERS, AGENTS = 4, 4
+SETTLE_SECONDS = 60
+READ_SECONDS = 30
+FOLD_SECONDS = 20
+
+
+async def test_three_kills(tmp_path: Path) -> None:
+    with trio.fail_after(90):
+        await kill_and_audit(tmp_path, kills=["service", "nats", "both"], progress_per_kill=400, seed=1)
+
+
+@pytest.mark.slow
+async def test_many_kills(tmp_path: Path) -> None:
+    random = Random()
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")
+    random.seed(seed)
+    kills = random.choices(["service", "nats", "both"], k=24)
+    with trio.fail_after(240):
+        await kill_and_audit(tmp_path, kills=kills, progress_per_kill=300, seed=seed)
+
+
+async def kill_and_audit(tmp_path: Path, *, kills: list[str], progress_per_kill: int, seed: int) -> None:
+    random, log = Random(seed), Log()
+    async with serving(tmp_path / "data", "--log-level", "WARNING") as service:
+        async with trio.open_nursery() as nursery:
+            crowd = Crowd(service, log, random)
+            for _ in range(CALLERS):
+                nursery.start_soon(crowd.caller)
+            for _ in range(AGENTS):
+                nursery.start_soon(crowd.agent)
+            for kill in kills:
+                await log.until(log.progress + random.randint(progress_per_kill // 2, progress_per_kill))
+                await kill_now(service, kill, crowd, log)
+            await log.until(log.progress + progress_per_kill // 2)
+            crowd.callers_stop = True
+            await settle(service)
+            crowd.agents_stop = True
+        await check_histories(service, log)
+        await check_replay(service, log)
+    assert log.violations == []
+    assert log.troubles > 0, "no client noticed anything: nothing was tested"
+    shown = (
+        f"{len(log.created)} created, {len(log.leases)} leased, {len(log.answered)} answered, {log.troubles} troubles"
+    )
+    print(shown)
+    assert "Traceback" not in service.stderr.read_text()
+
+
+async def kill_now(service: ServiceProcess, what: str, crowd: Crowd, log: Log) -> None:
+    """Kill right after a create was sent; the same create afterwards finds what became of it."""
+    key = f"{what} {log.progress}"
+    body = create_body("a", idempotencyKey=key)
+    bomb = service.client()
+    await bomb.send("POST", "/commands", body)
+    if what in ("nats", "both"):
+        service.signal_nats(signal.SIGKILL)
+    if what in ("service", "both"):
+        await service.kill()
+        await service.start()
+    await bomb.close()
+    async with service.client() as client:
+        answer = await crowd.insist(client, "POST", "/commands", body)
+        log.create(answer.json["commandId"], key)
+
+
+async def settle(service: ServiceProcess) -> None:
+    """Wait until nothing waits and nothing is held."""
+    with trio.fail_after(SETTLE_SECONDS):
+        async with service.client() as client:
+            # another process cannot set our event
+            while any(queue["pending"] + queue["delayed"] + queue["leased"] for queue in await queues(client)):  # noqa: ASYNC110 - another process cannot set our event
+                await trio.sleep(0.1)
+
+
+async def queues(client: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await client.call("GET", "/queues")).json["queues"]
+    return found
+
+
+async def check_histories(service: ServiceProcess, log: Log) -> None:
+    commands = log.created | {command_id for command_id, _ in log.leases.values()}
+    with trio.fail_after(READ_SECONDS):
+        async with service.client() as client:
+            for command_id in sorted(commands):
+                status = await client.call("GET", f"/commands/{command_id}")
+                log.read(command_id, status)
+                events = await client.call("GET", f"/commands/{command_id}/events")
+                assert events.status == 200, events
+                log.violations += promised_but_not_told(command_id, status.json, events.json["events"], log)
+
+
+async def check_replay(service: ServiceProcess, log: Log) -> None:
+    """Fold the stopped service's journal from zero: it is what the live service answered, live commands included."""
+    async with service.client() as client:
+        for target in ("left", "left", "left", "held", "held", "other"):
+            await client.call("POST", "/commands", create_body(target))
+        for target, seconds in (("held", 600), ("left", 600)):
+            await client.call("POST", "/commands/leases", lease_body(target, leaseSeconds=seconds))
+        ends = {**log.ends}
+        live_queues = await queues(client)
+    assert await service.terminate() == 0
+    with trio.fail_after(FOLD_SECONDS):
+        models = await folded(service.data_dir)
+    for command_id, end in ends.items():
+        row = models.status.get(command_id)
+        assert row is not None, command_id
+        assert (PUBLIC_STATE[type(row.state)], attempt_of(row.state)) == (end["state"], end["attempt"])
+    assert {shape(queue) for queue in live_queues} == {
+        (found.deployment_id, found.target_id, found.pending, found.delayed, found.leased)
+        for found in models.pending.queues(SystemClock().now())
+    }
+
+
+def shape(queue: Mapping[str, Any]) -> tuple[object, ...]:
+    counts = (queue["pending"], queue["delayed"], queue["leased"])
+    return queue["deploymentId"], queue["target"]["resourceId"], *counts
+
+
+async def folded(data_dir: Path) -> Projections:
+    """All events of a data directory, in projections that never saw a service."""
+    models = Projections()
+    async with run_server(data_dir) as server:
+        endpoint = server.endpoint
+        async with open_bridge(Access([endpoint.url], endpoint.user, endpoint.password)) as bridge:
+            await bridge.wait_available()
+            async with open_journal(bridge) as journal:
+                end = await journal.end()
+                done = trio.Event()
+
+                def apply(position: int, key: Key, payload: bytes) -> None:
+                    models.apply(decode_recorded(position, key, payload))
+                    if position == end:
+                        done.set()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(journal.follow, 0, apply)
+                    await done.wait()
+                    nursery.cancel_scope.cancel()
+    return models
