@@ -1,4 +1,4 @@
-"""The README keeps its word: its curl walk runs as it stands against a real service, and prints what it shows."""
+"""The docs keep their word: the curl walk of the README and the agent of the how-to run as they stand."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = "127.0.0.1:8420"
 WALK = re.compile(r"<!-- walk -->\n```bash\n(.*?)```\n<!-- end of walk -->", re.DOTALL)
+AGENT = re.compile(r"<!-- agent -->\n```python\n(.*?)```\n<!-- end of agent -->", re.DOTALL)
 SHOWN = "#> "
 
 pytestmark = pytest.mark.slow
 
 
-def walk() -> str:
-    found = WALK.search((ROOT / "README.md").read_text("utf-8"))
-    assert found, "README.md has no walk between its markers"
+def fenced(page: str, block: re.Pattern[str]) -> str:
+    found = block.search((ROOT / page).read_text("utf-8"))
+    assert found, f"{page} has nothing between its markers"
     return found[1]
 
 
@@ -64,11 +65,32 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def test_walk_of_the_readme_prints_what_it_shows(address: str) -> None:
-    script = walk().replace(DEFAULT, address)
+    walk = fenced("README.md", WALK)
+    script = walk.replace(DEFAULT, address)
     done = subprocess.run(["bash", "-eu"], input=script, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    shown = [line.removeprefix(SHOWN) for line in walk().splitlines() if line.startswith(SHOWN)]
+    shown = [line.removeprefix(SHOWN) for line in walk.splitlines() if line.startswith(SHOWN)]
     printed = done.stdout.splitlines()
     assert len(shown) == len(printed), done.stdout
     for wanted, found in zip(shown, printed, strict=True):
         assert re.fullmatch(re.escape(wanted).replace("…", ".+"), found), f"shown:   {wanted}\nprinted: {found}"
+
+
+def called(address: str, command: str, params: str) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "arc_es", "call", "demo", command, params, "--target", "adder", "--timeout", "20"]
+    given = {**environ(), "ARC_URL": f"http://{address}"}
+    return subprocess.run(call, env=given, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_agent_of_the_howto_answers(address: str) -> None:
+    agent = [sys.executable, "-I", "-c", fenced("docs/howto/agent-over-http.md", AGENT)]
+    process = subprocess.Popen(agent, env={**environ(), "ARC_URL": f"http://{address}"})
+    try:
+        added = called(address, "add", "[1, 2, 3]")
+        assert (added.returncode, added.stdout, added.stderr) == (0, "6", "")
+        refused = called(address, "subtract", "[1]")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "HANDLER_ERROR: no command subtract" in refused.stderr
+    finally:
+        process.kill()
+        process.wait(10)
