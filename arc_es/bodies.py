@@ -52,17 +52,23 @@ class Bodies:
             return None
         event = decode(await self._messages.get(row.answer_at)).events[-1]
         if isinstance(event, CommandSucceeded):
-            body = event.response
-            if body.place == "event":
-                return success_response(inline_body(body.base64 or ""))
-            payload = await self._messages.get(row.answer_at - 1)
-            return success_response(inline_body(_base64_of(is_beside=True, payload=payload)))
+            return success_response(await self.inline(event.response, row.answer_at))
         if not isinstance(event, CommandFailed):
             raise TypeError(f"the answer of a command is a {type(event).__name__}")
         if event.body is not None:
-            whole = orjson.loads(await self._messages.get(row.answer_at - 1))
-            return error_response(whole["code"], whole["message"], whole.get("details"))
+            return await self.long_error(row.answer_at)
         return error_response(event.code, event.message, event.details)
+
+    async def inline(self, body: Body, at: int) -> dict[str, object]:
+        """The body of an event in the message at `at`, as an inline BodySpec."""
+        if body.place == "event":
+            return inline_body(body.base64 or "")
+        return inline_body(_base64_of(is_beside=True, payload=await self._messages.get(at - 1)))
+
+    async def long_error(self, at: int) -> dict[str, object]:
+        """The error answer that lies beside the message at `at`, as a CommandResponse."""
+        whole = orjson.loads(await self._messages.get(at - 1))
+        return error_response(whole["code"], whole["message"], whole.get("details"))
 
 
 def stored(body: InlineBody) -> tuple[Body, bytes | None]:

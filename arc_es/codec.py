@@ -38,6 +38,7 @@ EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
         e.CommandFailed,
         e.CommandExpired,
         e.LateResponseRecorded,
+        e.PayloadStored,
     )
 }
 """Every event class ever stored, by its stored name."""
@@ -88,6 +89,7 @@ _NESTED: Final[Mapping[str, Mapping[str, Callable[[Any], Any]]]] = {
     "UploadCompleted": {"params": lambda body: e.Body(**body)},
     "CommandSucceeded": {"response": lambda body: e.Body(**body)},
     "CommandFailed": {"body": lambda body: e.Body(**body)},
+    "PayloadStored": dict.fromkeys(("params", "response", "body"), lambda body: e.Body(**body)),
 }
 """Fields that hold a record, and how it is read."""
 

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from arc_es.domain.deployments import Deployment
 from arc_es.domain.ids import Micros, ResourceType
+from arc_es.domain.payloads import Payload
 from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import Key, Recorded
 from arc_es.domain.state import State
@@ -223,6 +224,26 @@ class DeploymentsView(Protocol):
         """Ids of all declared deployments, in order of name."""
 
 
+class PayloadRow(Protocol):
+    """What is known of an id that has no command. Positions as those of `Row`, but of the latest params and answer."""
+
+    @property
+    def payload(self) -> Payload: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def params_at(self) -> int: ...
+    @property
+    def answer_at(self) -> int: ...
+
+
+class PayloadsView(Protocol):
+    """What is stored under ids that have no command."""
+
+    def get(self, command_id: str) -> PayloadRow | None:
+        """The row of an id, None if nothing was ever stored under it. A row never changes; a new one replaces it."""
+
+
 class StatsView(Protocol):
     """Counts over everything."""
 
@@ -251,6 +272,8 @@ class ReadModels(Protocol):
     def idempotency(self) -> IdempotencyView: ...
     @property
     def deployments(self) -> DeploymentsView: ...
+    @property
+    def payloads(self) -> PayloadsView: ...
     @property
     def stats(self) -> StatsView: ...
 

@@ -46,6 +46,7 @@ from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import SERVICE, CommandKey, Decision, Principal
 from arc_es.domain.state import TERMINAL, Facts, next_due
 from arc_es.leasing import Granted, Leasing, Poll, target_of
+from arc_es.payloads import PayloadRequest, Payloads
 from arc_es.ports import Clock, Journal, Message, ReadModels, Row
 from arc_es.wire import (
     CreateRequest,
@@ -87,6 +88,7 @@ class Service:
         self._clock = clock
         self._long_waits = LongWaits()
         self._bodies = Bodies(messages)
+        self._payloads = Payloads(models=models, turns=turns, messages=messages, bodies=self._bodies)
         self._leasing = Leasing(
             models=models,
             turns=turns,
@@ -243,6 +245,16 @@ class Service:
         body, beside = stored(response.response)
         success = RespondSuccess(response=body)
         await self._turns.perform(Ask(command_id, deployment_id, success, by, beside, "response"))
+
+    # --- ids that have no command
+
+    async def store_payload(self, command_id: str, request: PayloadRequest, by: Principal) -> None:
+        """Store params, an answer, or both under an id that has no command. Raises as `Payloads.store`."""
+        await self._payloads.store(command_id, request, by)
+
+    async def stored_payload(self, command_id: str) -> dict[str, object]:
+        """What is stored under an id, as wire JSON. Raises CommandNotFound."""
+        return await self._payloads.read(command_id)
 
     # --- auditors and operators
 

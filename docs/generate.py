@@ -70,6 +70,8 @@ def events() -> str:
     parts += ["## Events of a deployment", ""]
     for cls in get_args(e.DeploymentEvent):
         parts += _described(cls)
+    parts += ["## Events of an id without a command", ""]
+    parts += _described(e.PayloadStored)
     parts += ["## Records inside events", ""]
     for record in RECORDS:
         parts += _described(record)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from arc_es.domain.recorded import DeploymentKey, Recorded
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Recorded
 from projections.deployments import DeploymentsProjection
 from projections.due import DueProjection
 from projections.idempotency import IdempotencyProjection
+from projections.payloads import PayloadsProjection
 from projections.pending import PendingProjection
 from projections.stats import StatsProjection
 from projections.status import StatusProjection
@@ -20,6 +21,7 @@ class Projections:
         self.due = DueProjection()
         self.idempotency = IdempotencyProjection()
         self.deployments = DeploymentsProjection()
+        self.payloads = PayloadsProjection()
         self.stats = StatsProjection()
 
     def apply(self, recorded: Recorded) -> str | None:
@@ -31,8 +33,11 @@ class Projections:
             ImpossibleHistory: applied twice, out of order, or against the transition table.
         """
         key = recorded.key
-        if isinstance(key, DeploymentKey):
-            self.deployments.apply_recorded(key, recorded)
+        if not isinstance(key, CommandKey):
+            if isinstance(key, DeploymentKey):
+                self.deployments.apply_recorded(key, recorded)
+            else:
+                self.payloads.apply_recorded(key, recorded)
             self.stats.count(len(recorded.events))
             return None
         change = self.status.apply(key, recorded)

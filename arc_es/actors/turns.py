@@ -22,10 +22,11 @@ from arc_es.codec import digest, encode
 from arc_es.domain.decide import decide
 from arc_es.domain.deployments import DeploymentIntent, decide_deployment
 from arc_es.domain.errors import Rejected
-from arc_es.domain.events import Body, CommandEvent, Event
+from arc_es.domain.events import Body, CommandEvent, Event, PayloadStored
 from arc_es.domain.ids import Micros
 from arc_es.domain.intents import Intent, Tick
-from arc_es.domain.recorded import SERVICE, CommandKey, Decision, DeploymentKey, Key, Principal
+from arc_es.domain.payloads import NO_PAYLOAD, decide_payload
+from arc_es.domain.recorded import SERVICE, CommandKey, Decision, DeploymentKey, Key, PayloadKey, Principal
 from arc_es.domain.state import State, needs_body
 from arc_es.ports import (
     Append,
@@ -107,6 +108,25 @@ class Turns:
                 lambda: deployments.version(deployment_id),
                 lambda now: (by, decide_deployment(intent, deployments.get(deployment_id))),
             )
+
+    async def perform_payload(
+        self, command_id: str, intent: PayloadStored, by: Principal, body: bytes | None, body_kind: BodyKind
+    ) -> None:
+        """Store params or an answer under an id that has no command, with the body beside it. Raises as `perform`."""
+        key = PayloadKey(command_id)
+        models = self._models
+
+        def next_of(now: Micros) -> tuple[Principal, tuple[Event, ...]]:
+            row = models.payloads.get(command_id)
+            state = NO_PAYLOAD if row is None else row.payload
+            return by, decide_payload(intent, state, command_exists=models.status.get(command_id) is not None)
+
+        def version() -> int:
+            row = models.payloads.get(command_id)
+            return 0 if row is None else row.version
+
+        async with self.directory.turn(key):
+            await self._decided(key, version, next_of, body, body_kind)
 
     async def perform_each(self, asks: Sequence[Ask]) -> list[Row | None]:
         """Do many things with one append; what is refused or lost to somebody else is None and unchanged.
@@ -210,8 +230,7 @@ class Turns:
         body: bytes | None = None,
         body_kind: BodyKind = "params",
     ) -> Append:
-        event = decision.events[-1]
-        wanted: Body | None = needs_body(event) if isinstance(key, CommandKey) else None  # type: ignore[arg-type]
+        wanted: Body | None = needs_body(decision.events[-1])
         beside = body if wanted is not None and wanted.place == "message" else None
         return Append(key, version, decision.id, encode(decision), beside, body_kind)
 

@@ -31,6 +31,12 @@ class InvalidStateTransition(Rejected):
     code = "INVALID_STATE_TRANSITION"
 
 
+class CommandExists(Rejected):
+    """A command has this id; its params and its response come from those who run it."""
+
+    code = "INVALID_STATE_TRANSITION"
+
+
 class CommandNotFound(Rejected):
     """There is no command with this id."""
 

@@ -223,6 +223,23 @@ class LateResponseRecorded:
     code: str | None = None
 
 
+@record
+class PayloadStored:
+    """An administrator stored params, an answer, or both under an id that has no command.
+
+    What is given replaces what was stored before; what is not given stays. The answer is a result (`response`) or an
+    error (`code` and what follows, in the form of `CommandFailed`).
+    """
+
+    params: Body | None = None
+    response: Body | None = None
+    code: str | None = None
+    message: str | None = None
+    details: str | None = None
+    sha256: str | None = None
+    body: Body | None = None
+
+
 CommandEvent: TypeAlias = (
     CommandCreated
     | UploadCompleted
@@ -238,4 +255,5 @@ CommandEvent: TypeAlias = (
     | LateResponseRecorded
 )
 DeploymentEvent: TypeAlias = DeploymentDeclared | TargetObserved
-Event: TypeAlias = CommandEvent | DeploymentEvent
+PayloadEvent: TypeAlias = PayloadStored
+Event: TypeAlias = CommandEvent | DeploymentEvent | PayloadEvent

@@ -10,19 +10,27 @@ from arc_es.domain.ids import Micros
 
 
 class CommandKey(NamedTuple):
-    """Names the history of one command."""
+    """Names the history of one command. A tuple, for speed: a replay makes one for every message."""
 
     deployment_id: str
     command_id: str
 
 
-class DeploymentKey(NamedTuple):
-    """Names the history of one deployment."""
+@dataclass(frozen=True, slots=True)
+class DeploymentKey:
+    """Names the history of one deployment. Not a tuple: keys of different kinds must never be equal."""
 
     deployment_id: str
 
 
-Key: TypeAlias = CommandKey | DeploymentKey
+@dataclass(frozen=True, slots=True)
+class PayloadKey:
+    """Names the history of what is stored under an id that has no command."""
+
+    command_id: str
+
+
+Key: TypeAlias = CommandKey | DeploymentKey | PayloadKey
 
 
 @dataclass(frozen=True, slots=True)

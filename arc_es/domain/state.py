@@ -29,12 +29,14 @@ from arc_es.domain.events import (
     CommandLeased,
     CommandSucceeded,
     DeliveryFailed,
+    Event,
     ExpiryReason,
     FailureOrigin,
     LateResponseRecorded,
     LeaseExpired,
     LeaseReleased,
     LeaseRenewed,
+    PayloadStored,
     RetryPolicy,
     TraceContext,
     UploadCompleted,
@@ -366,8 +368,8 @@ def fold(state: State | None, events: Iterable[CommandEvent], at: Micros) -> Sta
     return state
 
 
-def needs_body(event: CommandEvent) -> Body | None:
-    """The body that an event refers to, if any."""
+def needs_body(event: Event) -> Body | None:
+    """The body that an event refers to, if any; of several, the one that lies beside the event."""
     match event:
         case CommandCreated() | UploadCompleted():
             return event.params
@@ -375,5 +377,8 @@ def needs_body(event: CommandEvent) -> Body | None:
             return event.response
         case CommandFailed():
             return event.body
+        case PayloadStored():
+            bodies = (event.params, event.response, event.body)
+            return next((body for body in bodies if body is not None and body.place != "event"), None)
         case _:
             return None

@@ -29,6 +29,11 @@ class Caller:
     principal: Principal
     scope: Literal["admin", "open"]
 
+    @property
+    def is_admin(self) -> bool:
+        """Whether the caller has every right; in an open service everybody has."""
+        return self.scope in ("admin", OPEN)
+
 
 @dataclass(frozen=True, slots=True)
 class Api:

@@ -12,7 +12,7 @@ from quart import Blueprint, Request, Response
 from arc_es.codec import digest
 from arc_es.domain.events import PushSettings
 from arc_es.domain.limits import SECOND
-from arc_es.domain.recorded import Decision, DeploymentKey, Principal
+from arc_es.domain.recorded import Decision, DeploymentKey, PayloadKey, Principal
 from arc_es.http.api import Api
 from arc_es.http.problems import json_response
 from arc_es.ports import Message
@@ -50,7 +50,8 @@ def event_entries(message: Message, decision: Decision) -> list[dict[str, Any]]:
     shared: dict[str, Any] = {"seq": message.position, "id": decision.id, "at": format_time(decision.at)}
     if not isinstance(message.key, DeploymentKey):
         shared["commandId"] = message.key.command_id
-    shared["deploymentId"] = message.key.deployment_id
+    if not isinstance(message.key, PayloadKey):
+        shared["deploymentId"] = message.key.deployment_id
     shared["by"] = _principal(decision.by)
     if decision.prev is not None:
         shared["prev"] = decision.prev

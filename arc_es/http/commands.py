@@ -7,6 +7,7 @@ from typing import Any
 
 from quart import Blueprint, Request, Response
 
+from arc_es.domain.errors import CommandNotFound
 from arc_es.domain.events import TraceContext
 from arc_es.domain.ids import OPERATOR
 from arc_es.domain.limits import SECOND
@@ -15,6 +16,7 @@ from arc_es.domain.state import PUBLIC_STATE, attempt_of, lease_end_max_of
 from arc_es.http.api import OPEN, Api, Caller, bearer, json_of, principal_of
 from arc_es.http.connection import until_disconnected
 from arc_es.http.problems import Refusal, json_response
+from arc_es.payloads import parse_payload
 from arc_es.ports import Row
 from arc_es.signing import parse_expires
 from arc_es.wire import (
@@ -73,17 +75,16 @@ def commands_blueprint(api: Api) -> Blueprint:
 
     @blueprint.get("/commands/<command:command_id>/payload")
     async def payload(request: Request, command_id: str) -> Response:
-        api.caller(request)
-        row = service.find(command_id)
-        body: dict[str, Any] = {"commandId": command_id, "params": await service.params(row)}
-        if (answer := await service.answer(row)) is not None:
-            body["response"] = answer
-        return json_response(body)
+        caller = api.caller(request)
+        return json_response({"commandId": command_id, **await _payload(api, caller, command_id)})
 
     @blueprint.put("/commands/<command:command_id>/payload")
     async def put_payload(request: Request, command_id: str) -> Response:
-        api.caller(request)
-        raise Refusal("OPERATION_NOT_SUPPORTED", "Storing payloads without a command is not supported yet")
+        caller = api.caller(request)
+        if not caller.is_admin:
+            raise Refusal("FORBIDDEN", "Only an admin token may store payloads")
+        await service.store_payload(command_id, parse_payload(json_of(request)), caller.principal)
+        return Response(b"")
 
     @blueprint.post("/commands/bootstrap")
     async def bootstrap(request: Request) -> Response:
@@ -120,6 +121,19 @@ async def _status(api: Api, command_id: str, row: Row) -> dict[str, Any]:
     if (answer := await api.service.answer(row)) is not None:
         body["response"] = answer
     return body
+
+
+async def _payload(api: Api, caller: Caller, command_id: str) -> dict[str, Any]:
+    """Params and response of a command, or else, for an admin, what is stored under the id (`arc.v1` 2.7)."""
+    row = api.service.peek(command_id)
+    if row is None:
+        if not caller.is_admin:
+            raise CommandNotFound
+        return await api.service.stored_payload(command_id)
+    found: dict[str, Any] = {"params": await api.service.params(row)}
+    if (answer := await api.service.answer(row)) is not None:
+        found["response"] = answer
+    return found
 
 
 def _trace(request: Request) -> TraceContext | None:

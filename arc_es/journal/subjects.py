@@ -2,7 +2,9 @@
 
     arc.event.command.<deployment>.<command>        the decisions of one command
     arc.event.deployment.<deployment>               the decisions of one deployment
+    arc.event.payload.<id>                          the decisions about what is stored under an id without a command
     arc.body.<deployment>.<command>.<kind>          a body too large for an event, one position before its event
+    arc.body.<id>.<kind>                            the same for an id without a command
 
 An id that is a safe token stands as it is; any other is `=` and its base64url without padding. No safe token starts
 with `=`, so the two never meet.
@@ -16,7 +18,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, Key
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey
 from arc_es.ports import BodyKind, JournalCorrupt
 
 STREAM: Final = "ARC"
@@ -26,6 +28,7 @@ EVENTS: Final = "arc.event.>"
 _SAFE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _COMMAND: Final = "arc.event.command."
 _DEPLOYMENT: Final = "arc.event.deployment."
+_PAYLOAD: Final = "arc.event.payload."
 
 
 @lru_cache(maxsize=4096)
@@ -56,13 +59,17 @@ def event_subject(key: Key) -> str:
     """Where the decisions of a history are stored."""
     if isinstance(key, CommandKey):
         return f"{_COMMAND}{to_token(key.deployment_id)}.{to_token(key.command_id)}"
+    if isinstance(key, PayloadKey):
+        return _PAYLOAD + to_token(key.command_id)
     return _DEPLOYMENT + to_token(key.deployment_id)
 
 
 def body_subject(key: Key, kind: BodyKind) -> str:
-    """Where a body of a history is stored. Only commands have bodies."""
-    if not isinstance(key, CommandKey):
-        raise TypeError("Only the history of a command has bodies")
+    """Where a body of a history is stored. Deployments have none."""
+    if isinstance(key, DeploymentKey):
+        raise TypeError("The history of a deployment has no bodies")
+    if isinstance(key, PayloadKey):
+        return f"arc.body.{to_token(key.command_id)}.{kind}"
     return f"arc.body.{to_token(key.deployment_id)}.{to_token(key.command_id)}.{kind}"
 
 
@@ -81,4 +88,6 @@ def key_of(subject: str) -> Key:
             )
     elif subject.startswith(_DEPLOYMENT) and "." not in subject[len(_DEPLOYMENT) :]:
         return DeploymentKey(from_token(subject[len(_DEPLOYMENT) :]))
+    elif subject.startswith(_PAYLOAD) and "." not in subject[len(_PAYLOAD) :]:
+        return PayloadKey(from_token(subject[len(_PAYLOAD) :]))
     raise JournalCorrupt(f"The stream holds the subject {subject}, which this version does not know")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from arc_es.domain.recorded import CommandKey, Key
+from arc_es.journal.subjects import event_subject
 from arc_es.ports import Append, Message
 
 
@@ -15,7 +16,7 @@ def command(name: str, deployment: str = "dep") -> CommandKey:
 
 def item(key: Key, text: str, expected: int = 0, body: bytes | None = None) -> Append:
     """A message that says so much; its decision id is the text and the key."""
-    return Append(key, expected, f"{text}@{'/'.join(key)}", text.encode(), body)
+    return Append(key, expected, f"{text}@{event_subject(key)}", text.encode(), body)
 
 
 class Seen:

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, Key
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey
 from arc_es.ports import Append, AppendOutcome, Conflict, Journal, Message
 from tests.contract.conftest import Pair
 from tests.contract.story import Seen, command, item
@@ -52,7 +52,7 @@ async def test_resending_a_stored_message_conflicts_and_stores_nothing(journal: 
 
 
 async def test_histories_of_a_command_and_of_its_deployment_are_apart(journal: Journal) -> None:
-    keys: list[Key] = [DeploymentKey("dep"), CommandKey("dep", "dep"), CommandKey("other", "dep")]
+    keys: list[Key] = [DeploymentKey("dep"), PayloadKey("dep"), CommandKey("dep", "dep"), CommandKey("other", "dep")]
     first = positions(await journal.append([item(key, "one") for key in keys]))
     assert len(set(first)) == len(keys)
     for key, at in zip(keys, first, strict=True):
@@ -61,7 +61,7 @@ async def test_histories_of_a_command_and_of_its_deployment_are_apart(journal: J
 
 @pytest.mark.parametrize("deployment", ["dép ü", "a.b", "*", ">", "=", "", "=YQ", "x\r\ny", "d" * 1024, "猫" * 300])
 async def test_any_id_names_a_history_of_its_own(journal: Journal, deployment: str) -> None:
-    keys: list[Key] = [CommandKey(deployment, "c"), DeploymentKey(deployment), CommandKey("plain", "c")]
+    keys: list[Key] = [CommandKey(deployment, "c"), DeploymentKey(deployment), PayloadKey(deployment)]
     seen = Seen()
     last = max(positions(await journal.append([item(key, "one") for key in keys])))
     async with trio.open_nursery() as nursery:
@@ -78,6 +78,14 @@ async def test_a_body_sits_one_position_before_its_event(journal: Journal) -> No
     outcomes = await journal.append([item(command("a"), "one", body=b"BODY"), item(command("b"), "two")])
     at, _ = positions(outcomes)
     assert await journal.read([at - 1, at]) == [b"BODY", b"one"]
+
+
+async def test_an_id_without_a_command_may_have_bodies(journal: Journal) -> None:
+    key = PayloadKey("cmd_9")
+    (first,) = positions(await journal.append([item(key, "one", body=b"BODY")]))
+    (second,) = positions(await journal.append([Append(key, first, "two", b"two", b"ANSWER", "response")]))
+    assert await journal.read([first - 1, second - 1]) == [b"BODY", b"ANSWER"]
+    assert [message.position for message in await journal.history(key)] == [first, second]
 
 
 async def test_a_body_may_be_empty_or_large(journal: Journal) -> None:

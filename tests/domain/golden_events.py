@@ -26,6 +26,7 @@ from arc_es.domain.events import (
     LeaseExpired,
     LeaseReleased,
     LeaseRenewed,
+    PayloadStored,
     PushSettings,
     RetryPolicy,
     TargetObserved,
@@ -120,6 +121,18 @@ _EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
     (
         LateResponseRecorded(status="error", size=9, sha256=_SHA, code="HANDLER_TIMEOUT"),
         LateResponseRecorded(status="success", size=0, sha256=_SHA),
+    ),
+    (
+        PayloadStored(
+            params=_IN_EVENT,
+            response=_IN_EVENT,
+            code="DB_DOWN",
+            message="no connection",
+            details="pool exhausted",
+            sha256=_SHA,
+            body=_IN_STORE,
+        ),
+        PayloadStored(params=_IN_STORE),
     ),
 )
 

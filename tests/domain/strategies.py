@@ -152,6 +152,8 @@ def event_strategy(cls: type[Any]) -> st.SearchStrategy[Any]:
     special = dict(_EVENT_FIELDS)
     if cls is e.CommandCreated:
         special |= {"params": optional(bodies), "target_type": optional(resource_types)}
+    if cls is e.PayloadStored:
+        special |= {"params": optional(bodies), "response": optional(bodies), "sha256": optional(digests)}
     if cls is e.CommandExpired:
         special["reason"] = st.sampled_from(get_args(e.ExpiryReason))
     for field in fields(cls):

@@ -17,7 +17,7 @@ from arc_es.ports import JournalCorrupt
 from tests.domain.golden_events import GOLDEN
 from tests.domain.strategies import decisions, event_strategy
 
-EVENT_CLASSES: tuple[type[Any], ...] = (*get_args(e.CommandEvent), *get_args(e.DeploymentEvent))
+EVENT_CLASSES: tuple[type[Any], ...] = get_args(e.Event)
 GOLDEN_DIR = Path(__file__).parent / "golden" / "v1"
 
 
