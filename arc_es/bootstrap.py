@@ -34,7 +34,8 @@ from arc_es.http.server import serve_http
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.server import ServerError, run_server
 from arc_es.journal.stream import StreamSettings, ensure_stream
-from arc_es.nats_bridge import Access, Bridge, open_bridge
+from arc_es.nats_access import Access
+from arc_es.nats_bridge import Bridge, open_bridge
 from arc_es.ports import Clock, Journal, JournalMismatch, JournalUnavailable, ReadModels, SystemClock
 from arc_es.service import Service
 from arc_es.signing import Signer, key_from_admin_token

@@ -17,7 +17,7 @@ from arc_es.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from arc_es.cli.checks import Check, Level
     from arc_es.config import Config
-    from arc_es.nats_bridge import Access
+    from arc_es.nats_access import Access
 
 _ANSWER_SECONDS_MAX: Final = 3.0
 _NATS_SECONDS_MAX: Final = 6.0
@@ -133,7 +133,7 @@ def _access(settings: Config) -> Access | None:
     """How to reach the NATS server; None if it is our own and not running."""
     from arc_es.journal.data_lock import lock_holder
     from arc_es.journal.server_files import LOOPBACK, USER
-    from arc_es.nats_bridge import Access
+    from arc_es.nats_access import Access
 
     if settings.nats_url is not None:
         return Access([settings.nats_url])

@@ -16,7 +16,8 @@ import trio
 
 from arc_es.journal.stream import NANOSECONDS, api, error_number
 from arc_es.journal.subjects import EVENTS, STREAM, key_of
-from arc_es.nats_bridge import STATUS, Bridge, Incoming
+from arc_es.nats_bridge import STATUS, Bridge
+from arc_es.nats_frames import Incoming
 from arc_es.ports import Handle, JournalUnavailable
 
 HEARTBEAT_SECONDS: float = 2.0

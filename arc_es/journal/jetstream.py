@@ -15,7 +15,8 @@ from arc_es.journal.follow import follow
 from arc_es.journal.pump import Pump
 from arc_es.journal.stream import api, error_number
 from arc_es.journal.subjects import EVENTS, STREAM, event_subject
-from arc_es.nats_bridge import Bridge, Incoming, status_of
+from arc_es.nats_bridge import Bridge, status_of
+from arc_es.nats_frames import Incoming
 from arc_es.ports import Append, AppendOutcome, Handle, JournalClosed, JournalUnavailable, Message
 
 READ_WINDOW: Final = 64

@@ -22,7 +22,8 @@ import trio
 
 from arc_es.journal.pace import Pace
 from arc_es.journal.subjects import STREAM, body_subject, event_subject
-from arc_es.nats_bridge import NO_RESPONDERS, Bridge, Incoming, status_of
+from arc_es.nats_bridge import NO_RESPONDERS, Bridge, status_of
+from arc_es.nats_frames import Incoming
 from arc_es.ports import (
     Append,
     AppendOutcome,

@@ -20,7 +20,8 @@ import trio
 from arc_es.domain.recorded import CommandKey, Key
 from arc_es.journal.jetstream import JetStreamJournal, open_journal
 from arc_es.journal.stream import ensure_stream
-from arc_es.nats_bridge import Access, open_bridge
+from arc_es.nats_access import Access
+from arc_es.nats_bridge import open_bridge
 from arc_es.ports import Append
 from tests.contract.nats_process import NatsProcess
 

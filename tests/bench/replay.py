@@ -27,7 +27,8 @@ from arc_es.domain.recorded import CommandKey, Key
 from arc_es.journal.jetstream import JetStreamJournal, open_journal
 from arc_es.journal.server import run_server
 from arc_es.journal.stream import ensure_stream
-from arc_es.nats_bridge import Access, open_bridge
+from arc_es.nats_access import Access
+from arc_es.nats_bridge import open_bridge
 from arc_es.ports import Append
 from projections import Projections
 from tests.bench.fold import fold, history

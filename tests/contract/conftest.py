@@ -12,7 +12,8 @@ import trio
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.memory import MemoryJournal
 from arc_es.journal.stream import api, ensure_stream
-from arc_es.nats_bridge import Access, open_bridge
+from arc_es.nats_access import Access
+from arc_es.nats_bridge import open_bridge
 from arc_es.ports import Journal
 from tests.contract.nats_process import NatsProcess
 

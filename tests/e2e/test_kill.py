@@ -16,7 +16,8 @@ from arc_es.domain.recorded import Key
 from arc_es.domain.state import PUBLIC_STATE, attempt_of
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.server import run_server
-from arc_es.nats_bridge import Access, open_bridge
+from arc_es.nats_access import Access
+from arc_es.nats_bridge import open_bridge
 from arc_es.ports import SystemClock
 from projections import Projections
 from tests.e2e.audit import promised_but_not_told

@@ -11,7 +11,8 @@ import trio.testing
 
 from arc_es.journal.jetstream import JetStreamJournal, open_journal
 from arc_es.journal.stream import ensure_stream
-from arc_es.nats_bridge import Access, Bridge, open_bridge
+from arc_es.nats_access import Access
+from arc_es.nats_bridge import Bridge, open_bridge
 from arc_es.ports import AppendOutcome, JournalUnavailable, OutcomeUnknown
 from tests.contract.nats_process import NatsProcess
 from tests.contract.story import Seen, command, item

@@ -14,7 +14,8 @@ import trio
 from arc_es.journal import follow, pump
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.stream import StreamSettings, api, compare_stream, ensure_stream
-from arc_es.nats_bridge import Access, Bridge, open_bridge
+from arc_es.nats_access import Access
+from arc_es.nats_bridge import Bridge, open_bridge
 from arc_es.ports import JournalClosed, JournalFull, JournalMismatch, JournalUnavailable, OutcomeUnknown
 from tests.contract.nats_process import NatsProcess
 from tests.contract.story import Seen, command, item
