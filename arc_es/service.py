@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -47,7 +49,7 @@ from arc_es.domain.recorded import SERVICE, CommandKey, Decision, Principal
 from arc_es.domain.state import TERMINAL, Facts, next_due
 from arc_es.leasing import Granted, Leasing, Poll, target_of
 from arc_es.payloads import PayloadRequest, Payloads
-from arc_es.ports import Clock, Journal, Message, ReadModels, Row
+from arc_es.ports import Clock, Journal, JournalError, Message, Overloaded, ReadModels, Row
 from arc_es.wire import (
     CreateRequest,
     ErrorResponse,
@@ -55,6 +57,9 @@ from arc_es.wire import (
     StorageBody,
     SuccessResponse,
 )
+
+OVERDUE_SECONDS_MAX: Final = 2.0
+"""How long a status poll waits until what is overdue has been applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +166,7 @@ class Service:
         Raises:
             CommandNotFound: unknown id.
         """
-        row = await self._current(command_id)
+        row = await self._current_if_possible(command_id)
         if wait_seconds and not isinstance(row.state, TERMINAL):
             with self._long_waits.until(trio.current_time() + wait_seconds):
                 while not isinstance(row.state, TERMINAL):
@@ -172,6 +177,13 @@ class Service:
     def peek(self, command_id: str) -> Row | None:
         """The row of a command, None if there is none: for checks that come before existence."""
         return self._models.status.get(command_id)
+
+    async def _current_if_possible(self, command_id: str) -> Row:
+        """As `_current`, or as last applied while the journal has trouble: a poll that fails ends its sender's call."""
+        if self._journal.available:
+            with trio.move_on_after(OVERDUE_SECONDS_MAX), suppress(JournalError, Overloaded):
+                return await self._current(command_id)
+        return self._row(command_id)
 
     async def _current(self, command_id: str) -> Row:
         """The row, after what is overdue has been applied."""
