@@ -42,6 +42,7 @@ from arc_es.signing import Signer, key_from_admin_token
 from projections import Projections
 
 CONNECT_SECONDS_MAX: Final = 30
+CONNECT_RETRY_SECONDS: Final = 0.5
 EXIT_OK: Final = 0
 EXIT_CANNOT_START: Final = 1
 EXIT_BUG: Final = 70
@@ -148,13 +149,19 @@ async def _serve(config: Config) -> None:
             node = assemble(journal, config)
             app = build_app(node.service, config, signing_key(config))
 
-            async def stop_on_signal() -> None:
-                async for number in signals:
-                    log.info("%s: draining, up to %g s", signal.Signals(number).name, config.drain_seconds_max)
-                    break
-                node.service.drain()
+            stop = trio.Event()
 
-            await nursery.start(_run_http, app, listener, config, stop_on_signal, nursery.cancel_scope)
+            async def watch_signals() -> None:
+                async for number in signals:
+                    if stop.is_set():
+                        log.warning("%s again: stopping at once", signal.Signals(number).name)
+                        nursery.cancel_scope.cancel()
+                    log.info("%s: draining, up to %g s", signal.Signals(number).name, config.drain_seconds_max)
+                    node.service.drain()
+                    stop.set()
+
+            nursery.start_soon(watch_signals)
+            await nursery.start(_run_http, app, listener, config, stop.wait, nursery.cancel_scope)
             await nursery.start(node.run)
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
@@ -216,18 +223,28 @@ async def _journal(config: Config) -> AsyncGenerator[Journal, None]:
 @asynccontextmanager
 async def _open(access: Access, config: Config) -> AsyncGenerator[Journal, None]:
     async with open_bridge(access) as bridge:
-        await _connected(bridge, config)
-        await ensure_stream(bridge, StreamSettings(config.replicas, config.stream_bytes_max))
+        await _stream_ready(bridge, StreamSettings(config.replicas, config.stream_bytes_max), access, config)
         async with open_journal(bridge) as journal:
             yield journal
 
 
-async def _connected(bridge: Bridge, config: Config) -> None:
+async def _stream_ready(bridge: Bridge, settings: StreamSettings, access: Access, config: Config) -> None:
+    """Connect and see to the stream; a cluster that has not elected its leaders yet gets the time to do so."""
+    trouble = "it does not answer"
     with trio.move_on_after(CONNECT_SECONDS_MAX):
-        await bridge.wait_available()
-        return
-    where = config.nats_url or "its own nats-server"
-    raise CannotStart(f"cannot connect to {where} within {CONNECT_SECONDS_MAX} s. Is it running? See `arc-es doctor`.")
+        while True:
+            await bridge.wait_available()
+            try:
+                await ensure_stream(bridge, settings)
+            except JournalUnavailable as error:
+                trouble = str(error)
+                await trio.sleep(CONNECT_RETRY_SECONDS)
+            else:
+                return
+    where = access.scrub(config.nats_url or "its own nats-server")
+    raise CannotStart(
+        f"cannot use {where} within {CONNECT_SECONDS_MAX} s: {access.scrub(trouble)}. Is it running? See `arc-es doctor`."
+    )
 
 
 def signing_key(config: Config) -> bytes:
