@@ -115,6 +115,8 @@ class Leasing:
             while trio.current_time() < deadline and not self._long_waits.draining:
                 with self._long_waits.until(wake_at):
                     await waiter.woken.wait()
+                await trio.lowlevel.checkpoint()  # a client that left in the same moment is noticed first
+                self._waiters.leave(waiter)  # what is handed over while it tries would wait until it looks again
                 granted, busy = await self._try_lease(request, by, _emptied(waiter))
                 if granted:
                     return granted

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import trio
 
@@ -58,10 +59,12 @@ class Waiters:
         return waiter
 
     def rejoin(self, waiter: Waiter) -> None:
-        """Go back to one's old place after a wake-up that brought nothing."""
+        """Go back to one's old place, having left it, after a wake-up that brought nothing."""
         waiter.woken = trio.Event()
         queue = self._enqueue(waiter)
-        queue.move_to_end(waiter.ticket, last=False)
+        earlier = [*takewhile(lambda ticket: ticket < waiter.ticket, queue)]
+        for ticket in (waiter.ticket, *reversed(earlier)):
+            queue.move_to_end(ticket, last=False)
 
     def leave(self, waiter: Waiter) -> None:
         """Stop waiting; what was handed over and not used must be given back with `give_back`."""
