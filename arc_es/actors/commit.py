@@ -50,7 +50,9 @@ class Committer:
         """Find out what became of one append, sending it again as often as needed."""
         pause_seconds = RETRY_SECONDS_FIRST
         ambiguous = isinstance(outcome, OutcomeUnknown)
-        while not isinstance(outcome, int | JournalFull):
+        while not isinstance(outcome, int):
+            if isinstance(outcome, JournalFull) and not ambiguous:  # an earlier sending may still arrive, room or not
+                break
             found = await self._look(append)
             if found is not None:
                 return found
