@@ -42,7 +42,7 @@ def timed_collections(pauses: list[float]) -> Iterator[None]:
 
 
 def pauses_after_load(commands: int, *, frozen: bool) -> list[float]:
-    """The pauses while a tenth as many commands as are loaded run through their lives."""
+    """The pauses while half as many commands as are loaded run through their lives."""
     models = Projections()
     creates, answers = history(commands)
     gc.collect()
@@ -53,7 +53,7 @@ def pauses_after_load(commands: int, *, frozen: bool) -> list[float]:
         fold(models, creates + answers)
     del creates, answers
     pauses: list[float] = []
-    more_creates, more_answers = history(commands // 10)
+    more_creates, more_answers = history(commands // 2)
     garbage: list[object] = []
     with timed_collections(pauses):
         for start in range(0, len(more_creates), PIECE):
