@@ -33,8 +33,10 @@ class Pace:
 
     def prefers_batch(self, plain: int, with_body: int) -> bool:
         """For a group of so many appends without and with a body (which needs one in any case)."""
+        if with_body + plain <= 1:
+            return False  # nothing to gain; and a refused batch is split until its parts are sent singly
         if with_body:
-            return with_body + plain > 1
+            return True
         if not self.single_seconds:
             return plain > TRIAL_MESSAGES_MAX
         if not self.batch_seconds:

@@ -28,6 +28,10 @@ def test_a_body_needs_a_batch_that_then_carries_all() -> None:
     assert Pace().prefers_batch(1, 1)
 
 
+def test_one_message_is_no_batch_however_slow_single_messages_were() -> None:
+    assert not taught(single_seconds=1.0, batch_seconds=0.001).prefers_batch(1, 0)
+
+
 def test_the_cheaper_way_wins() -> None:
     assert not taught(single_seconds=0.0002, batch_seconds=0.008).prefers_batch(16, 0)
     assert taught(single_seconds=0.0002, batch_seconds=0.008).prefers_batch(128, 0)
