@@ -243,7 +243,8 @@ async def _stream_ready(bridge: Bridge, settings: StreamSettings, access: Access
                 return
     where = access.scrub(config.nats_url or "its own nats-server")
     raise CannotStart(
-        f"cannot use {where} within {CONNECT_SECONDS_MAX} s: {access.scrub(trouble)}. Is it running? See `arc-es doctor`."
+        f"cannot use {where} within {CONNECT_SECONDS_MAX} s: {access.scrub(trouble)}. Is it running?"
+        " See `arc-es doctor`."
     )
 
 
