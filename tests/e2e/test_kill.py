@@ -29,6 +29,8 @@ CALLERS, AGENTS = 4, 4
 SETTLE_SECONDS = 60
 READ_SECONDS = 30
 FOLD_SECONDS = 20
+FIRST_START_SECONDS = 0.8
+"""About how long a start takes."""
 
 
 async def test_three_kills(tmp_path: Path) -> None:
@@ -42,14 +44,16 @@ async def test_many_kills(tmp_path: Path) -> None:
     seed = random.randrange(1_000_000)
     print(f"seed {seed}")
     random.seed(seed)
-    kills = random.choices(["service", "nats", "both"], k=24)
+    kills = [*random.choices(["service", "nats", "both", "twice"], k=22), "freeze", "freeze", "freeze"]
+    random.shuffle(kills)
     with trio.fail_after(240):
         await kill_and_audit(tmp_path, kills=kills, progress_per_kill=300, seed=seed)
 
 
 async def kill_and_audit(tmp_path: Path, *, kills: list[str], progress_per_kill: int, seed: int) -> None:
     random, log = Random(seed), Log()
-    async with serving(tmp_path / "data", "--log-level", "WARNING") as service:
+    quick = {"ARC_APPEND_SECONDS_MAX": "1"}  # so that a frozen server is noticed soon
+    async with serving(tmp_path / "data", "--log-level", "WARNING", **quick) as service:
         async with trio.open_nursery() as nursery:
             crowd = Crowd(service, log, random)
             for _ in range(CALLERS):
@@ -75,20 +79,63 @@ async def kill_and_audit(tmp_path: Path, *, kills: list[str], progress_per_kill:
 
 
 async def kill_now(service: ServiceProcess, what: str, crowd: Crowd, log: Log) -> None:
-    """Kill right after a create was sent; the same create afterwards finds what became of it."""
+    """Do harm right after a create was sent; the same create afterwards finds what became of it."""
     key = f"{what} {log.progress}"
     body = create_body("a", idempotencyKey=key)
     bomb = service.client()
     await bomb.send("POST", "/commands", body)
+    if what == "freeze":
+        await frozen(service)
     if what in ("nats", "both"):
         service.signal_nats(signal.SIGKILL)
-    if what in ("service", "both"):
+    if what in ("service", "both", "twice"):
         await service.kill()
+    if what == "twice":
+        await kill_in_start(service)
+    if what in ("service", "both", "twice"):
         await service.start()
     await bomb.close()
     async with service.client() as client:
         answer = await crowd.insist(client, "POST", "/commands", body)
         log.create(answer.json["commandId"], key)
+
+
+async def frozen(service: ServiceProcess) -> None:
+    """Stop nats-server until the service has refused something: then all that was under way has an unclear outcome."""
+    service.signal_nats(signal.SIGSTOP)
+    async with service.client() as client:
+        while (await client.call("POST", "/commands", create_body("a"))).status == 200:
+            pass
+    service.signal_nats(signal.SIGCONT)
+
+
+async def kill_in_start(service: ServiceProcess) -> None:
+    """Start, and kill as soon as nats-server is there: while the journal is being read."""
+    await service.spawn()
+    while service.nats_pid() is None:
+        assert service.process.poll() is None
+        await trio.sleep(0.001)
+    await service.kill()
+
+
+async def test_kills_at_any_moment_of_the_first_start(tmp_path: Path) -> None:
+    """Whatever a start leaves half-made, the next one completes."""
+    service = ServiceProcess(tmp_path / "data")
+    try:
+        with trio.fail_after(60):
+            for part in range(1, 9):
+                await service.spawn()
+                with trio.move_on_after(part * FIRST_START_SECONDS / 8):
+                    await service.wait()
+                assert service.process.poll() is None, service.stderr.read_text()
+                await service.kill()
+            await service.start()
+            async with service.client() as client:
+                assert (await client.call("POST", "/commands", create_body("a"))).status == 200
+            assert await service.terminate() == 0
+    finally:
+        with trio.CancelScope(shield=True):
+            await service.kill()
 
 
 async def settle(service: ServiceProcess) -> None:

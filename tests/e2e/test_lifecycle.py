@@ -56,7 +56,7 @@ async def test_a_command_from_create_to_answer_survives_a_restart(tmp_path: Path
 
 
 async def test_sigterm_answers_what_is_under_way_and_takes_nats_along(tmp_path: Path) -> None:
-    """A create that waits for a frozen nats-server is answered when it thaws, a long poll gets its empty answer at once."""
+    """A create that waits for a frozen nats-server is answered when it thaws, a long poll gets its [] at once."""
     async with serving(tmp_path / "data") as service:
         with trio.fail_after(SECONDS_MAX):
             nats_pid = service.nats_pid()
