@@ -21,7 +21,7 @@ from arc_es.domain.intents import Lease
 from arc_es.domain.limits import NAME_BYTES_MAX
 from arc_es.domain.recorded import Principal
 from arc_es.domain.state import Facts, Leased
-from arc_es.ports import Clock, DeploymentsView, ReadModels
+from arc_es.ports import Clock, DeploymentsView, JournalError, ReadModels
 from arc_es.wire import LeaseRequest
 
 BUSY_RETRY_SECONDS: Final = 0.1
@@ -146,23 +146,31 @@ class Leasing:
                     break
                 reserved += taken
                 trying, taken = taken, []
-                granted += await self._grant(request, by, trying)
+                try:
+                    granted += await self._grant(request, by, trying)
+                except JournalError:
+                    if not granted:
+                        raise
+                    break  # what was granted already reaches its agent
         finally:
             self._waiters.give_back([*reserved, *taken])  # what was leased has left the queue and stays out
         return granted, len(granted) < len(reserved)
 
     async def _grant(self, request: LeaseRequest, by: Principal, taken: Sequence[str]) -> list[Granted]:
         asks = [self._lease_ask(command_id, request, by) for command_id in taken]
+        # Before, not after: a lease whose params cannot be read would be held by nobody until it ends.
+        bodies = await self._bodies.params_base64(
+            [row for ask in asks if (row := self._models.status.get(ask.command_id))]
+        )
         rows = await self._turns.perform_each(asks)
         leased = [
-            (ask, row, row.state)
-            for ask, row in zip(asks, rows, strict=True)
+            (ask, row.state, params)
+            for ask, row, params in zip(asks, rows, bodies, strict=True)
             if row is not None
             and isinstance(row.state, Leased)
             and isinstance(ask.intent, Lease)
             and row.state.lease_id == ask.intent.lease_id
         ]
-        bodies = await self._bodies.params_base64([row for _, row, _ in leased])
         return [
             Granted(
                 ask.command_id,
@@ -173,7 +181,7 @@ class Leasing:
                 state.expires_at,
                 params,
             )
-            for (ask, _, state), params in zip(leased, bodies, strict=True)
+            for ask, state, params in leased
         ]
 
     def _lease_ask(self, command_id: str, request: LeaseRequest, by: Principal) -> Ask:
