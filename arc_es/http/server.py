@@ -116,11 +116,13 @@ async def _connection(app: ASGIFramework, settings: Config, context: WorkerConte
         patient = cast(
             "Any", PatientStream(stream, scope)
         )  # hypercorn names trio's classes, and uses their methods only
+        server = TCPServer(ASGIWrapper(_http_only(app)), settings, context, ConnectionState({}), patient)
         try:
-            await TCPServer(ASGIWrapper(_http_only(app)), settings, context, ConnectionState({}), patient).run()
+            await server.run()
         except* Exception as group:  # noqa: BLE001 - an app's own errors were answered before they could get here
             log.info("A connection ended in a protocol error: %s", _first(group))
         finally:
+            vars(server).clear()  # it and its protocol hold each other: a cycle, and frozen ones are never collected
             await trio.aclose_forcefully(stream)
 
 

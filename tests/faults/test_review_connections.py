@@ -1,0 +1,78 @@
+"""What a connection took is given back when it ends, without the cyclic collector: what that froze stays for ever."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from arc_es.bootstrap import _hypercorn, assemble, build_app
+from arc_es.config import Config
+from arc_es.http import server
+from arc_es.journal.memory import MemoryJournal
+
+SECONDS_MAX = 10
+REQUESTS = {
+    "kept alive": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "waiting": b"POST /commands/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b'Content-Length: 40\r\n\r\n{"deploymentId": "dep","waitSeconds":60}',
+    "garbage": b"\x00\xff\r\n\r\n",
+    "half a request": b"POST /comm",
+}
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[int]:
+    """A served node; yields its port."""
+    config = Config()
+    node = assemble(MemoryJournal(), config)
+    app = build_app(node.service, config, b"example-signing-key")
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0)
+
+    async def serve(task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+        settings = _hypercorn(config)
+        until = trio.sleep_forever
+        await server.serve_http(app, settings, listener, connections_max=10, until=until, task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        await nursery.start(serve)
+        yield listener.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("data", REQUESTS.values(), ids=REQUESTS.keys())
+async def test_a_connection_that_ended_leaves_no_cycle(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = trio.Event()
+    watched: list[weakref.ref[server.PatientStream]] = []
+
+    class Watched(server.PatientStream):
+        def __init__(self, stream: trio.SocketStream, connection: trio.CancelScope) -> None:
+            super().__init__(stream, connection)
+            watched.append(weakref.ref(self, lambda _: freed.set()))
+
+    monkeypatch.setattr(server, "PatientStream", Watched)
+    with no_collector(), trio.fail_after(SECONDS_MAX):
+        async with serving() as port:
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                await client.send_all(data)
+                if data == REQUESTS["kept alive"]:
+                    assert (await client.receive_some()).startswith(b"HTTP/1.1 200")
+            await freed.wait()
+    assert len(watched) == 1
