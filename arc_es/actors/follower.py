@@ -78,7 +78,11 @@ class Follower:
         event = self._watching.get(key)
         if event is None:
             event = self._watching[key] = trio.Event()
-        await event.wait()
+        try:
+            await event.wait()
+        finally:
+            if self._watching.get(key) is event and not event.statistics().tasks_waiting:
+                del self._watching[key]  # a history may never change again
 
     async def caught_up_with(self, key: Key) -> None:
         """Wait until all that is stored of one history now has been applied."""

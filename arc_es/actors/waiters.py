@@ -13,6 +13,7 @@ from itertools import takewhile
 
 import trio
 
+from arc_es.domain.ids import OPERATOR
 from arc_es.ports import Clock, Overloaded, PendingView, StatusView
 
 
@@ -108,6 +109,6 @@ class Waiters:
 
     def _first(self, deployment_id: str, target_id: str) -> Waiter | None:
         exact = self._queues.get((deployment_id, target_id))
-        whole = self._queues.get((deployment_id, None))
+        whole = self._queues.get((deployment_id, None)) if target_id != OPERATOR else None  # it never gets those
         heads = [next(iter(queue.values())) for queue in (exact, whole) if queue]
         return min(heads, key=lambda waiter: waiter.ticket, default=None)
