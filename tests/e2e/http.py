@@ -46,13 +46,13 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        self.close()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connection, also in the middle of a request."""
         if self._stream is not None:
-            stream, self._stream = self._stream, None
-            await trio.aclose_forcefully(stream)
+            self._stream.socket.close()
+            self._stream = None
 
     async def call(self, method: str, path: str, data: object = None, **headers: str) -> Answer:
         """One request. Raises NoAnswer."""
@@ -61,12 +61,10 @@ class Client:
             with trio.fail_after(ANSWER_SECONDS):
                 return await self._call(method, path, body, headers)
         except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.ProtocolError) as error:
-            await self.close()
+            self.close()
             raise NoAnswer(f"{method} {path}: {error!r}") from error
         except trio.Cancelled:
-            if self._stream is not None:
-                self._stream.socket.close()
-                self._stream = None
+            self.close()
             raise
 
     async def send(self, method: str, path: str, data: object = None) -> None:
@@ -112,7 +110,7 @@ class Client:
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
         else:
-            await self.close()
+            self.close()
         fields = {name.decode(): value.decode() for name, value in answer.headers}
         return Answer(answer.status_code, fields, bytes(received))
 

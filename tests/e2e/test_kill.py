@@ -94,7 +94,7 @@ async def kill_now(service: ServiceProcess, what: str, crowd: Crowd, log: Log) -
         await kill_in_start(service)
     if what in ("service", "both", "twice"):
         await service.start()
-    await bomb.close()
+    bomb.close()
     async with service.client() as client:
         answer = await crowd.insist(client, "POST", "/commands", body)
         log.create(answer.json["commandId"], key)

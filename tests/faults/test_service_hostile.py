@@ -145,8 +145,8 @@ async def test_a_client_that_leaves_in_the_middle_leaves_no_reservation(service:
             await waiting.send("POST", "/commands/leases", lease_body(target, waitSeconds=60, leaseSeconds=1))
             await until_waiting(client, target)
             await creating.send("POST", "/commands", create_body(target, idempotencyKey="k"))
-            await waiting.close()
-            await creating.close()
+            waiting.close()
+            creating.close()
             created = (await client.call("POST", "/commands", create_body(target, idempotencyKey="k"))).json
             # The agent that left may have been granted the command just before: then the lease has to end.
             with trio.fail_after(10):
