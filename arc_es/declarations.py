@@ -6,7 +6,12 @@ from typing import Any, Literal
 
 from arc_es.domain.events import DeclaredTarget, DeploymentDeclared, PushSettings, RetryPolicy
 from arc_es.domain.ids import Delivery
-from arc_es.domain.limits import ATTEMPTS_DEFAULT, ATTEMPTS_MAX, WORKER_TIMEOUT_SECONDS_DEFAULT
+from arc_es.domain.limits import (
+    ATTEMPTS_DEFAULT,
+    ATTEMPTS_MAX,
+    TARGETS_PER_DEPLOYMENT_MAX,
+    WORKER_TIMEOUT_SECONDS_DEFAULT,
+)
 from arc_es.wire import (
     WireError,
     clamp,
@@ -23,7 +28,11 @@ from arc_es.wire import (
 
 
 def parse_declaration(value: object) -> DeploymentDeclared:
-    """PUT /deployments/{id} (extensions, "Deployments"). Raises WireError 422, or 400 for ':' in a target id."""
+    """PUT /deployments/{id} (extensions, "Deployments").
+
+    Raises:
+        WireError: 422, or 400 for ':' in a target id, or for too many targets.
+    """
     data = parse_object(value)
     model = optional(data, "model", text) or "pull"
     if model not in ("pull", "push"):
@@ -32,6 +41,8 @@ def parse_declaration(value: object) -> DeploymentDeclared:
     targets = data.get("targets")
     if not isinstance(targets, list):
         raise wrong_shape("targets must be a list")
+    if len(targets) > TARGETS_PER_DEPLOYMENT_MAX:
+        raise WireError(400, "INVALID_COMMAND", f"targets: at most {TARGETS_PER_DEPLOYMENT_MAX}")
     declared = tuple(_declared_target(target, default_delivery) for target in targets)
     if len({target.resource_id for target in declared}) != len(declared):
         raise wrong_shape("targets: two have the same resourceId")

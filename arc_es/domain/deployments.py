@@ -19,11 +19,15 @@ class Deployment:
 
     declared: DeploymentDeclared | None = None
     observed: Mapping[str, ResourceType] = field(default_factory=dict)
+    _declared_targets: Mapping[str, DeclaredTarget] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        targets = self.declared.targets if self.declared else ()
+        object.__setattr__(self, "_declared_targets", {target.resource_id: target for target in targets})
 
     def declared_target(self, resource_id: str) -> DeclaredTarget | None:
-        """The declared target with this id, if there is one."""
-        targets = self.declared.targets if self.declared else ()
-        return next((target for target in targets if target.resource_id == resource_id), None)
+        """The declared target with this id, if there is one. Every create and lease asks, so nothing is searched."""
+        return self._declared_targets.get(resource_id)
 
 
 NO_DEPLOYMENT: Final = Deployment()

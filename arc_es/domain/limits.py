@@ -39,7 +39,7 @@ DECISIONS_MAX: Final = 100_000
 """Ours: the stream refuses more messages than this on one subject (a guard against runaway writers)."""
 
 TARGETS_PER_DEPLOYMENT_MAX: Final = 10_000
-"""Ours: how many targets an undeclared deployment may come to know by use."""
+"""Ours: how many targets a declaration may have, and an undeclared deployment may come to know by use."""
 PRIORITY_MAX: Final = 100
 LABELS_MAX: Final = 32
 LABEL_KEY_BYTES_MAX: Final = 64
