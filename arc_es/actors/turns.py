@@ -201,7 +201,7 @@ class Turns:
                 if by is not SERVICE:
                     return
             elif isinstance(outcome, Conflict):
-                await self._follower.caught_up_with(key)
+                await self._caught_up(key)
             else:
                 raise outcome
         raise JournalUnavailable("Too many writers at once on one command")
@@ -233,6 +233,13 @@ class Turns:
         wanted: Body | None = needs_body(decision.events[-1])
         beside = body if wanted is not None and wanted.place == "message" else None
         return Append(key, version, decision.id, encode(decision), beside, body_kind)
+
+    async def _caught_up(self, key: Key) -> None:
+        """Wait until the state holds what somebody else stored first; not for ever, for others wait for the turn."""
+        with trio.move_on_after(APPLY_SECONDS_MAX):
+            await self._follower.caught_up_with(key)
+            return
+        raise JournalUnavailable("The journal does not deliver what it stored")
 
     async def _applied(self, position: int) -> None:
         """Wait for the follower. Shielded: the turn may not end before its own decision is in the state."""

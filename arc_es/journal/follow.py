@@ -7,9 +7,9 @@ that was handled. So nothing is left out and nothing comes twice.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -32,6 +32,8 @@ HEADER_STALLED: Final = "Nats-Consumer-Stalled"
 HEADER_LAST_CONSUMER: Final = "Nats-Last-Consumer"
 ACK_TOKENS_V1: Final = 9
 """Tokens of `$JS.ACK.<stream>.<consumer>.<tries>.<position>.<number>.<time>.<pending>`; newer: two more before."""
+
+log = logging.getLogger("arc_es.nats")
 
 
 class Cursor:
@@ -131,10 +133,16 @@ class Cursor:
 async def follow(bridge: Bridge, after: int, handle: Handle) -> None:
     """See `ports.Journal.follow`."""
     cursor = Cursor(bridge, after, handle)
+    reported = ""
     while True:
         await bridge.wait_available()
-        with suppress(JournalUnavailable):
+        try:
             await cursor.run_consumer()
+            reported = ""
+        except JournalUnavailable as trouble:
+            if str(trouble) != reported:  # appends may still work, and then nothing else tells of it
+                log.warning("Cannot follow the stream, will try again: %s", trouble)
+            reported = str(trouble)
         if cursor.failure is not None:
             raise cursor.failure
         await trio.sleep(RETRY_SECONDS)
