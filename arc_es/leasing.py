@@ -120,7 +120,11 @@ class Leasing:
                 granted, busy = await self._try_lease(request, by, _emptied(waiter))
                 if granted:
                     return granted
-                wake_at = min(deadline, trio.current_time() + BUSY_RETRY_SECONDS) if busy else deadline
+                wake_at = deadline
+                if busy:  # pause outside the room: agents that all fail must not hand one command round and round
+                    wake_at = min(deadline, trio.current_time() + BUSY_RETRY_SECONDS)
+                    with self._long_waits.until(wake_at):
+                        await trio.sleep_until(wake_at)
                 self._waiters.rejoin(waiter)
         finally:
             self._waiters.leave(waiter)
