@@ -11,13 +11,21 @@ import trio
 
 from arc_es.bootstrap import Node, assemble
 from arc_es.config import Config
-from arc_es.domain.ids import Target
+from arc_es.domain.ids import Micros, Target
+from arc_es.domain.limits import SECOND
 from arc_es.domain.recorded import CommandKey, Principal
 from arc_es.journal.memory import MemoryJournal
 from arc_es.wire import CreateRequest, InlineBody, LeaseRequest, SuccessResponse
 from tests.http.driver import Clock
 
 BY = Principal("tester", "admin")
+
+
+class RunningClock(Clock):
+    """A clock that goes with trio's, and can still be set forward."""
+
+    def now(self) -> Micros:
+        return self.at + round(trio.current_time() * SECOND)
 
 
 @asynccontextmanager

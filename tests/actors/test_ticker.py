@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from arc_es.journal.memory import Fault, MemoryJournal
-from tests.actors.nodes import changed, create, event_types, lease, running
+from tests.actors.nodes import RunningClock, changed, create, event_types, lease, running
 from tests.http.driver import T0, Clock
 
 SECOND = 1_000_000
@@ -37,13 +37,7 @@ async def test_a_jump_back_lets_nothing_happen_too_early() -> None:
 
 
 async def test_something_due_earlier_than_the_planned_sleep_wakes_the_ticker() -> None:
-    """Real time passes here: the clock runs with trio's."""
-
-    class Running(Clock):
-        def now(self) -> int:
-            return self.at + round(trio.current_time() * SECOND)
-
-    clock = Running()
+    clock = RunningClock()
     async with running(MemoryJournal(), clock) as (node,):
         late = await create(node, deadline=clock.now() + 3600 * SECOND)
         soon = await create(node, deadline=clock.now() + SECOND // 5)
@@ -95,6 +89,29 @@ async def test_two_nodes_tick_once() -> None:
         for command_id in ids:
             assert await event_types(other, command_id) == ["CommandCreated", "CommandLeased", "LeaseExpired"]
         assert sorted(await lease(other, leases_max=99)) == sorted(ids)
+
+
+async def test_agents_that_all_fail_do_not_hand_a_command_round_and_round() -> None:
+    """The clock was set back, so a command that was leasable is not any more."""
+    clock = Clock()
+    async with running(MemoryJournal(), clock) as (node,):
+        command_id = await create(node, not_before=T0 + 10 * SECOND)
+        clock.advance(10)
+        await node.ticker._tick(clock.now())
+        clock.advance(-5)
+        got: list[str] = []
+
+        async def wait() -> None:
+            got.extend(await lease(node, wait_seconds=20))
+
+        before = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(wait)
+        assert trio.current_time() == before + 20
+        assert got == []
+        clock.advance(5)
+        assert await lease(node) == [command_id]
 
 
 async def test_the_end_of_a_rest_wakes_a_waiting_agent() -> None:
