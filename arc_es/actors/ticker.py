@@ -76,7 +76,7 @@ class Ticker:
         try:
             while ids := self._models.due.take_due(now, BATCH_MAX):
                 waiting.extend(ids)
-                done = await self._turns.perform_each([self._ask(command_id) for command_id in ids])
+                done = await self._turns.perform_each([self._ask(command_id) for command_id in ids], skip_busy=True)
                 del waiting[-len(ids) :]
                 waiting.extend(command_id for command_id, row in zip(ids, done, strict=True) if row is None)
         except (JournalError, Overloaded) as trouble:

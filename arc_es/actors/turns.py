@@ -128,8 +128,10 @@ class Turns:
         async with self.directory.turn(key):
             await self._decided(key, version, next_of, body, body_kind)
 
-    async def perform_each(self, asks: Sequence[Ask]) -> list[Row | None]:
+    async def perform_each(self, asks: Sequence[Ask], *, skip_busy: bool = False) -> list[Row | None]:
         """Do many things with one append; what is refused or lost to somebody else is None and unchanged.
+
+        With `skip_busy` so is what somebody else has a turn of: nothing waits for one slow command.
 
         Raises:
             JournalError: none of it could be stored.
@@ -137,12 +139,15 @@ class Turns:
         """
         results: list[Row | None] = [None] * len(asks)
         keys = [CommandKey(ask.deployment_id, ask.command_id) for ask in asks]
-        held: list[CommandKey] = []
+        held: set[CommandKey] = set()
         try:
             for key in sorted(keys):  # everybody in the same order, so that nobody waits in a circle
-                await self.directory.acquire(key)
-                held.append(key)
-            await self._append_each(asks, list(enumerate(keys)), results)
+                if not self.directory.try_acquire(key):
+                    if skip_busy:
+                        continue
+                    await self.directory.acquire(key)
+                held.add(key)
+            await self._append_each(asks, [pair for pair in enumerate(keys) if pair[1] in held], results)
         finally:
             for key in held:
                 self.directory.release(key)
