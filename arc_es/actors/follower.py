@@ -11,7 +11,7 @@ import trio
 from arc_es.actors.messages import Messages
 from arc_es.codec import decode_recorded
 from arc_es.domain.recorded import Key
-from arc_es.ports import Journal, JournalUnavailable, ReadModels
+from arc_es.ports import Journal, JournalClosed, JournalUnavailable, ReadModels
 
 RETRY_SECONDS: Final = 0.2
 
@@ -26,6 +26,7 @@ class Follower:
         self._waiting: dict[int, trio.Event] = {}
         self._watching: dict[Key, trio.Event] = {}
         self._caught_up = trio.Event()
+        self._ended = False
         self._started = time.monotonic()
         self.ready = False
         """Whether everything that was stored before the start has been applied."""
@@ -53,6 +54,14 @@ class Follower:
 
     async def run(self) -> None:
         """Follow the journal for ever. What cannot be folded ends the service: a wrong state must not answer."""
+        try:
+            await self._follow()
+        finally:
+            self._ended = True
+            for event in self._waiting.values():
+                event.set()
+
+    async def _follow(self) -> None:
         while True:
             try:
                 self.target = await self._journal.end()
@@ -65,13 +74,21 @@ class Follower:
         await self._journal.follow(self.applied, self._handle)
 
     async def reached(self, position: int) -> None:
-        """Wait until the message at this position has been applied: read your own writes."""
+        """Wait until the message at this position has been applied: read your own writes.
+
+        Raises:
+            JournalClosed: the following has ended, so it never will be.
+        """
         if position <= self.applied:
             return
+        if self._ended:
+            raise JournalClosed("Nothing is applied any more")
         event = self._waiting.get(position)
         if event is None:
             event = self._waiting[position] = trio.Event()
         await event.wait()
+        if position > self.applied:
+            raise JournalClosed("Nothing is applied any more")
 
     async def changed(self, key: Key) -> None:
         """Wait for the next message of one history."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from arc_es.actors.turns import APPLY_SECONDS_MAX
+from arc_es.bootstrap import assemble
+from arc_es.config import Config
 from arc_es.domain.ids import OPERATOR
-from arc_es.domain.recorded import CommandKey
+from arc_es.domain.recorded import CommandKey, Key
 from arc_es.journal.memory import MemoryJournal
-from arc_es.ports import Handle, JournalUnavailable
+from arc_es.ports import Handle, JournalClosed, JournalUnavailable
 from tests.actors.nodes import BY, create_request, running
 from tests.actors.test_waiters import Room
 from tests.http.driver import Clock
@@ -53,3 +56,35 @@ async def test_a_turn_does_not_wait_for_ever_for_what_is_not_delivered() -> None
         await hears.service.create(request, BY)
         with trio.fail_after(2 * APPLY_SECONDS_MAX), pytest.raises(JournalUnavailable):
             await deaf.service.create(request, BY)
+
+
+class FallsSilent(MemoryJournal):
+    """Delivers until it is told not to."""
+
+    silent = False
+
+    async def follow(self, after: int, handle: Handle) -> None:
+        def unless_silent(position: int, key: Key, payload: bytes) -> None:
+            if not self.silent:
+                handle(position, key, payload)
+
+        await super().follow(after, unless_silent)
+
+
+async def test_a_turn_that_waits_for_its_own_event_does_not_hold_up_the_end() -> None:
+    journal = FallsSilent()
+    started = trio.current_time()
+    node = assemble(journal, Config(), clock=Clock())
+
+    async def create() -> None:
+        with pytest.raises(JournalClosed):
+            await node.service.create(create_request(), BY)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        journal.silent = True
+        nursery.start_soon(create)
+        await wait_all_tasks_blocked()
+        assert await journal.end() == 1
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - started < 1
