@@ -21,6 +21,7 @@ from arc_es.domain.deployments import resolve_target
 from arc_es.domain.errors import (
     CommandNotFound,
     DeploymentNotFound,
+    InvalidStateTransition,
     KeyWindowOver,
     LeaseNotFound,
     NotImplementedHere,
@@ -187,12 +188,18 @@ class Service:
 
     async def _current(self, command_id: str) -> Row:
         """The row, after what is overdue has been applied."""
-        row = self._row(command_id)
+        row = await self._known(command_id)
         due_at = next_due(row.state)
         if due_at is None or due_at > self._clock.now():
             return row
         ask = Ask(command_id, row.state.facts.route.deployment_id, Tick(), SERVICE)
         return await self._turns.perform(ask)
+
+    async def _known(self, command_id: str) -> Row:
+        """The row; raises CommandNotFound only when no node has made the command."""
+        if self._models.status.get(command_id) is None:
+            await self._follower.caught_up()  # another node may have made it a moment ago
+        return self._row(command_id)
 
     def _row(self, command_id: str) -> Row:
         row = self._models.status.get(command_id)
@@ -229,6 +236,9 @@ class Service:
         """Give a lease back. Raises LeaseNotFound."""
         command_id = self._models.status.holder_of(lease_id)
         if command_id is None:
+            await self._follower.caught_up()  # another node may have granted it a moment ago
+            command_id = self._models.status.holder_of(lease_id)
+        if command_id is None:
             raise LeaseNotFound
         deployment_id = self._row(command_id).state.facts.route.deployment_id
         await self._turns.perform(Ask(command_id, deployment_id, Release(lease_id=lease_id), by))
@@ -244,7 +254,7 @@ class Service:
         deployment_id = row.state.facts.route.deployment_id
         if isinstance(response, ErrorResponse):
             intent, beside = respond_error(response)
-            await self._turns.perform(Ask(command_id, deployment_id, intent, by, beside, "response"))
+            await self._answered(Ask(command_id, deployment_id, intent, by, beside, "response"))
             return
         if isinstance(response.response, StorageBody) or len(response.response.raw) > INLINE_BYTES_MAX:
             if isinstance(row.state, TERMINAL):
@@ -252,7 +262,15 @@ class Service:
             raise NotImplementedHere("Responses above 150000 bytes are not supported by this version")
         body, beside = stored(response.response)
         success = RespondSuccess(response=body)
-        await self._turns.perform(Ask(command_id, deployment_id, success, by, beside, "response"))
+        await self._answered(Ask(command_id, deployment_id, success, by, beside, "response"))
+
+    async def _answered(self, ask: Ask) -> None:
+        """Accept an answer. A refusal is final for its sender, so it may not come from a state that is out of date."""
+        try:
+            await self._turns.perform(ask)
+        except InvalidStateTransition:
+            await self._follower.caught_up()  # another node may have leased the command a moment ago
+            await self._turns.perform(ask)
 
     # --- ids that have no command
 
@@ -268,7 +286,7 @@ class Service:
 
     async def history(self, command_id: str) -> list[tuple[Message, Decision]]:
         """Everything that ever happened to a command, in order. Raises CommandNotFound."""
-        row = self._row(command_id)
+        row = await self._known(command_id)
         messages = await self._journal.history(_key(command_id, row))
         return [(message, decode(message.payload)) for message in messages]
 

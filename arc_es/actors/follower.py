@@ -14,6 +14,7 @@ from arc_es.domain.recorded import Key
 from arc_es.ports import Journal, JournalClosed, JournalUnavailable, ReadModels
 
 RETRY_SECONDS: Final = 0.2
+CATCH_UP_SECONDS_MAX: Final = 5.0
 
 
 class Follower:
@@ -100,6 +101,17 @@ class Follower:
         finally:
             if self._watching.get(key) is event and not event.statistics().tasks_waiting:
                 del self._watching[key]  # a history may never change again
+
+    async def caught_up(self) -> None:
+        """Wait until all that is stored now has been applied.
+
+        Raises:
+            JournalUnavailable: the journal cannot be reached, or does not deliver.
+        """
+        with trio.move_on_after(CATCH_UP_SECONDS_MAX):
+            await self.reached(await self._journal.end())
+            return
+        raise JournalUnavailable("The journal does not deliver what it stored")
 
     async def caught_up_with(self, key: Key) -> None:
         """Wait until all that is stored of one history now has been applied."""
