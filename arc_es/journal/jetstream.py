@@ -25,6 +25,8 @@ HISTORY_PAGE: Final = 256
 HISTORY_PAGE_BYTES: Final = 8 * 1024 * 1024
 
 DIRECT_GET: Final = f"$JS.API.DIRECT.GET.{STREAM}"
+EVERYTHING: Final = ">"
+"""The one filter whose last message the server finds at once; with any other it looks at each subject."""
 NOT_FOUND: Final = "404"
 MESSAGE_NOT_FOUND: Final = 10037
 HEADER_SEQUENCE: Final = "Nats-Sequence"
@@ -95,7 +97,9 @@ class JetStreamJournal:
 
     async def end(self) -> int:
         self._check()
-        stored = await self._stored({"last_by_subj": EVENTS})
+        stored = await self._stored({"last_by_subj": EVERYTHING})
+        if stored is not None and not stored["subject"].startswith(EVENTS.rstrip(">")):
+            stored = await self._stored({"last_by_subj": EVENTS})  # an event was deleted from behind its body
         return 0 if stored is None else int(stored["seq"])
 
     async def follow(self, after: int, handle: Handle) -> None:
