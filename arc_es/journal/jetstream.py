@@ -98,8 +98,8 @@ class JetStreamJournal:
     async def end(self) -> int:
         self._check()
         stored = await self._stored({"last_by_subj": EVERYTHING})
-        if stored is not None and not stored["subject"].startswith(EVENTS.rstrip(">")):
-            stored = await self._stored({"last_by_subj": EVENTS})  # an event was deleted from behind its body
+        if stored is None or not stored["subject"].startswith(EVENTS.rstrip(">")):
+            stored = await self._stored({"last_by_subj": EVENTS})  # empty, or the last event was deleted
         return 0 if stored is None else int(stored["seq"])
 
     async def follow(self, after: int, handle: Handle) -> None:
