@@ -21,7 +21,7 @@ from arc_es.domain.intents import Lease
 from arc_es.domain.limits import NAME_BYTES_MAX
 from arc_es.domain.recorded import Principal
 from arc_es.domain.state import Facts, Leased
-from arc_es.ports import Clock, DeploymentsView, JournalError, ReadModels
+from arc_es.ports import Clock, DeploymentsView, JournalError, Overloaded, ReadModels
 from arc_es.wire import LeaseRequest
 
 BUSY_RETRY_SECONDS: Final = 0.1
@@ -152,7 +152,7 @@ class Leasing:
                 trying, taken = taken, []
                 try:
                     granted += await self._grant(request, by, trying)
-                except JournalError:
+                except (JournalError, Overloaded):
                     if not granted:
                         raise
                     break  # what was granted already reaches its agent

@@ -45,7 +45,7 @@ class JournalMismatch(JournalError):
     """The stream exists and is not as this version needs it. The message names the field; nothing was changed."""
 
 
-class JournalCorrupt(JournalError):
+class JournalCorrupt(Exception):
     """A stored message cannot be understood: a bug, a damaged store, or a newer version wrote it. Never handled."""
 
 

@@ -80,5 +80,5 @@ class Signer:
 
 
 def parse_expires(text: str) -> int | None:
-    """Unix seconds from a query string, None if it is not an integer; a very long one is only some other very late time."""
+    """Unix seconds from a query string, None if it is not an integer; a very long one is just some very late time."""
     return int(text[:_DIGITS_MAX]) if _DIGITS.fullmatch(text) else None

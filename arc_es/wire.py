@@ -314,9 +314,8 @@ class CreateRequest:
 def parse_create(value: object, now: Micros, allow: Callable[[str, str | None], None]) -> CreateRequest:
     """Read a create request: first the shape (422), then the values in the order of `arc.v1` 2.1 (400).
 
-    Args:
-        allow: is told the deployment and the requested target between the two, and raises if the caller has no right to
-            them (`arc.v1` 1.7).
+    Between the two `allow` is told the deployment and the requested target; it raises if the caller has no right to
+    them (`arc.v1` 1.7).
     """
     data = parse_object(value)
     deployment_id = required(data, "deploymentId", text)

@@ -34,6 +34,7 @@ class Ticker:
         self._on_leasable = on_leasable
         self._nudged = trio.Event()
         self._sleeping_until: Micros = 0
+        self._reported = ""
 
     def nudge(self) -> None:
         """Look again if something is due earlier than the planned end of sleep."""
@@ -79,8 +80,11 @@ class Ticker:
                 done = await self._turns.perform_each([self._ask(command_id) for command_id in ids], skip_busy=True)
                 del waiting[-len(ids) :]
                 waiting.extend(command_id for command_id, row in zip(ids, done, strict=True) if row is None)
+            self._reported = ""
         except (JournalError, Overloaded) as trouble:
-            log.warning("Cannot apply due changes now, will try again: %s", trouble)
+            if str(trouble) != self._reported:
+                log.warning("Cannot apply due changes now, will try again: %s", trouble)
+            self._reported = str(trouble)
         finally:
             self._models.due.put_back(waiting)
         return not waiting

@@ -13,7 +13,8 @@ def main() -> int:
     names = sys.argv[1:] or BENCHMARKS
     unknown = set(names) - set(BENCHMARKS)
     if unknown:
-        print(f"There is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}.", file=sys.stderr)
+        missing, there = ", ".join(sorted(unknown)), ", ".join(BENCHMARKS)
+        print(f"There is no benchmark {missing}; there are {there}.", file=sys.stderr)
         return 2
     failed = 0
     for name in names:

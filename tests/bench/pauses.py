@@ -27,7 +27,7 @@ def timed_collections(pauses: list[float]) -> Iterator[None]:
     """Record the seconds of every collection."""
     started = 0.0
 
-    def note(phase: str, info: dict[str, int]) -> None:  # noqa: ARG001 - the interpreter's shape
+    def note(phase: str, info: dict[str, int]) -> None:
         nonlocal started
         if phase == "start":
             started = time.perf_counter()
@@ -79,7 +79,8 @@ def main() -> None:
             f"{name:34} {len(pauses):5} collections, p99 {percentile(pauses, 0.99) * 1e3:8.2f} ms,"
             f" longest {max(pauses) * 1e3:8.2f} ms"
         )
-    print(f"{'longest pause, share of the floor':34} {worst[True] / worst[False]:8.3f} with {commands:,} commands loaded")
+    share = worst[True] / worst[False]
+    print(f"{'longest pause, share of the floor':34} {share:8.3f} with {commands:,} commands loaded")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ async def _receive(journal: JetStreamJournal) -> float:
     end, count = await journal.end(), 0
     done = trio.Event()
 
-    def handle(position: int, key: Key, payload: bytes) -> None:  # noqa: ARG001 - the port's shape
+    def handle(position: int, key: Key, payload: bytes) -> None:
         nonlocal count
         count += 1
         if position >= end:
@@ -112,7 +112,8 @@ async def _follow(journal: JetStreamJournal, floor_seconds: float) -> None:
         seconds = time.perf_counter() - started
         nursery.cancel_scope.cancel()
     rate, grown = models.stats.events / seconds, resident_bytes() - before
-    print(f"{'cold replay into all projections':34} {rate:10,.0f} events/s   {floor_seconds / seconds:5.2f} of the floor")
+    share = floor_seconds / seconds
+    print(f"{'cold replay into all projections':34} {rate:10,.0f} events/s   {share:5.2f} of the floor")
     print(f"{'replay of these events took':34} {seconds:10.2f} s for {models.stats.events:,} events")
     print(f"{'memory, all projections together':34} {grown / len(models.status):10,.0f} bytes a finished command (RSS)")
 

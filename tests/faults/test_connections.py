@@ -45,7 +45,7 @@ async def serving() -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0)
 
-    async def serve(task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC128 - passes it on
         settings = _hypercorn(config)
         until = trio.sleep_forever
         await server.serve_http(app, settings, listener, connections_max=10, until=until, task_status=task_status)
