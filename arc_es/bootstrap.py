@@ -47,6 +47,8 @@ EXIT_OK: Final = 0
 EXIT_CANNOT_START: Final = 1
 EXIT_BUG: Final = 70
 SIGNING_KEY_BYTES: Final = 32
+YOUNG_OBJECTS_MAX: Final = 10_000
+"""New objects between two looks of the collector; Python's own 700 is less than two requests make."""
 
 log = logging.getLogger("arc_es")
 
@@ -291,6 +293,7 @@ def no_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS_MAX)
         gc.enable()
         if freeze_survivors not in gc.callbacks:
             gc.callbacks.append(freeze_survivors)

@@ -12,7 +12,7 @@ import orjson
 from quart import Request
 
 from arc_es.domain.recorded import Principal
-from arc_es.http.connection import body_of, prefix_of
+from arc_es.http.connection import body_of, header_of, prefix_of
 from arc_es.http.problems import Refusal
 from arc_es.service import Service
 from arc_es.signing import Signer
@@ -53,7 +53,7 @@ class Api:
         """
         if self.admin_token is None:
             return Caller(principal_of(request, "open", "open"), "open")
-        token = bearer(request.headers.get("Authorization"))
+        token = bearer(header_of(request, b"authorization"))
         if token is None or not self.known(token):
             raise Refusal("UNAUTHORIZED", "A valid token is needed: Authorization: Bearer …")
         return Caller(principal_of(request, "admin", "admin"), "admin")
@@ -73,8 +73,8 @@ class Api:
 
 def principal_of(request: Request, name: str, kind: str) -> Principal:
     """The principal that events will name; address and headers are facts of the connection."""
-    agent = request.headers.get("User-Agent")
-    request_id = request.headers.get("X-Request-Id")
+    agent = header_of(request, b"user-agent")
+    request_id = header_of(request, b"x-request-id")
     return Principal(
         name,
         kind,
@@ -105,7 +105,7 @@ def json_of(request: Request) -> Any:
     Raises:
         Refusal: 415, another content type. WireError: 400, empty or malformed.
     """
-    kind = (request.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    kind = (header_of(request, b"content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Refusal("UNSUPPORTED_MEDIA_TYPE", "The body must be application/json")
     body = body_of(request)

@@ -14,7 +14,7 @@ from arc_es.domain.limits import SECOND
 from arc_es.domain.recorded import Principal
 from arc_es.domain.state import PUBLIC_STATE, attempt_of, lease_end_max_of
 from arc_es.http.api import OPEN, Api, Caller, bearer, json_of, principal_of
-from arc_es.http.connection import until_disconnected
+from arc_es.http.connection import header_of, until_disconnected
 from arc_es.http.problems import Refusal, json_response
 from arc_es.payloads import parse_payload
 from arc_es.ports import Row
@@ -92,7 +92,7 @@ def commands_blueprint(api: Api) -> Blueprint:
         wanted = parse_bootstrap(json_of(request))
         answer: dict[str, Any] = {
             "managerUrl": api.base_url(request).removesuffix("/v1"),
-            "token": bearer(request.headers.get("Authorization")) or caller.scope,
+            "token": bearer(header_of(request, b"authorization")) or caller.scope,
             "expiresAt": format_time(service.now() + BOOTSTRAP_SECONDS * SECOND),
         }
         if wanted.target_id is not None:
@@ -137,15 +137,15 @@ async def _payload(api: Api, caller: Caller, command_id: str) -> dict[str, Any]:
 
 
 def _trace(request: Request) -> TraceContext | None:
-    traceparent = valid_traceparent(request.headers.get("traceparent"))
+    traceparent = valid_traceparent(header_of(request, b"traceparent"))
     if traceparent is None:
         return None
-    return TraceContext(traceparent=traceparent, tracestate=valid_tracestate(request.headers.get("tracestate")))
+    return TraceContext(traceparent=traceparent, tracestate=valid_tracestate(header_of(request, b"tracestate")))
 
 
 def _responder(api: Api, request: Request, command_id: str) -> Principal:
     """Who answers: a known token decides, else the signed query does (`arc.v1` 2.6)."""
-    token = bearer(request.headers.get("Authorization"))
+    token = bearer(header_of(request, b"authorization"))
     if token is not None and api.known(token):
         caller: Caller = api.caller(request)
         return caller.principal

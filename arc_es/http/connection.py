@@ -41,6 +41,7 @@ class Connection(TrioASGIHTTPConnection):
         request = self._create_request_from_scope(send)
         extras = cast("dict[str, Any]", self.scope)
         extras["arc.receive"] = receive
+        extras["arc.headers"] = dict(self.scope["headers"])
         try:
             extras["arc.body"] = await self._read(request, receive)
             response = await self._arc.handle_request(request)
@@ -48,8 +49,7 @@ class Connection(TrioASGIHTTPConnection):
             return
         if isinstance(extras["arc.body"], Refusal):
             response.headers["Connection"] = "close"  # the rest of the body was not read
-        with trio.move_on_after(self._arc.slow_seconds_max):
-            await self._send_response(send, response)
+        await self._send_response(send, response)  # bounded in time by the stream below
 
     async def _read(self, request: Request, receive: ASGIReceiveCallable) -> bytes | Refusal:
         """The body, or why there is none: who may not call at all is told that first (`arc.v1` 1.7)."""
@@ -94,6 +94,12 @@ def _cleaned(scope: HTTPScope) -> HTTPScope:
 def prefix_of(request: Request) -> str:
     """`/v1` or nothing: what the request had in front of its path."""
     return cast("str", request.scope["arc.prefix"])  # type: ignore[typeddict-item]
+
+
+def header_of(request: Request, name: bytes) -> str | None:
+    """A header by its lower-case name; asking werkzeug for one that is absent costs an exception."""
+    value: bytes | None = request.scope["arc.headers"].get(name)  # type: ignore[typeddict-item]
+    return None if value is None else value.decode("latin-1")
 
 
 def ended_in_slash(request: Request) -> bool:

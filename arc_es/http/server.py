@@ -24,6 +24,7 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 SEND_BYTES: Final = 65_536
 SEND_SECONDS_MAX: Final = 10.0
 """A client that takes no `SEND_BYTES` in this time has its connection closed."""
+FINAL_HEADS: Final = (b"HTTP/1.1 2", b"HTTP/1.1 3", b"HTTP/1.1 4", b"HTTP/1.1 5")
 LEFT_SECONDS_MAX: Final = 1.0
 """How long a connection whose client has left may tidy up. What is being stored is stored: appends are shielded."""
 
@@ -31,7 +32,7 @@ log = logging.getLogger("arc_es.http")
 
 
 class PatientStream(trio.abc.HalfCloseableStream):
-    """A stream whose sends end in bounded time, and that ends its connection's tasks once the client has left.
+    """A stream that sends an answer in one piece and in bounded time, and ends its connection once the client has left.
 
     hypercorn shields sends from cancellation, and some of its tasks wait for ever for a client that is gone.
     """
@@ -40,22 +41,32 @@ class PatientStream(trio.abc.HalfCloseableStream):
         self._stream = stream
         self._connection = connection
         self.socket = stream.socket
+        self._head = b""
 
     def _left(self) -> None:
         self._connection.deadline = min(self._connection.deadline, trio.current_time() + LEFT_SECONDS_MAX)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        view = memoryview(data)
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif isinstance(data, bytes) and data.startswith(FINAL_HEADS) and data.endswith(b"\r\n\r\n"):
+            self._head = data  # hypercorn sends the body, or that there is none, right after it: one packet for both
+            return
         try:
-            for start in range(0, len(view), SEND_BYTES):
-                with trio.fail_after(SEND_SECONDS_MAX):
-                    await self._stream.send_all(view[start : start + SEND_BYTES])
+            for start in range(0, len(data), SEND_BYTES):
+                await self._send(data if len(data) <= SEND_BYTES else memoryview(data)[start : start + SEND_BYTES])
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._left()
             raise
-        except (trio.TooSlowError, trio.BusyResourceError) as error:  # busy: another task is closing it
+        except trio.BusyResourceError as error:  # another task is closing it
             self._left()
-            raise trio.BrokenResourceError("The client does not read") from error
+            raise trio.BrokenResourceError("The connection is being closed") from error
+
+    async def _send(self, piece: bytes | bytearray | memoryview) -> None:
+        with trio.move_on_after(SEND_SECONDS_MAX) as scope:
+            await self._stream.send_all(piece)
+        if scope.cancelled_caught:
+            raise trio.BrokenResourceError("The client does not read")
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
