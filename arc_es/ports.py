@@ -121,7 +121,7 @@ class Journal(Protocol):
 
     @property
     def available(self) -> bool:
-        """Whether the journal could be reached when last tried."""
+        """Whether the journal can be reached and, if somebody follows it, delivers, as far as known."""
 
 
 # --- time

@@ -44,6 +44,8 @@ class Cursor:
         self._handle = handle
         self.position = after
         self.failure: Exception | None = None
+        self.fed = False
+        """Whether there is a consumer now."""
         self._fresh()
 
     def _fresh(self) -> None:
@@ -61,11 +63,13 @@ class Cursor:
             answer = await api(self._bridge, f"CONSUMER.CREATE.{STREAM}.{name}", self._config(name, subjects[0]))
             if error_number(answer):
                 raise JournalUnavailable(f"No consumer: {answer['error'].get('description')}")
+            self.fed = True
             while not self.ended.is_set() and self._heard:
                 self._heard = False
                 with trio.move_on_after(SILENCE_SECONDS):
                     await self.ended.wait()
         finally:
+            self.fed = False
             self.ended.set()
             self._bridge.soon(lambda: self._end(name, subjects))
 
@@ -130,9 +134,8 @@ class Cursor:
             self.ended.set()
 
 
-async def follow(bridge: Bridge, after: int, handle: Handle) -> None:
+async def follow(bridge: Bridge, cursor: Cursor) -> None:
     """See `ports.Journal.follow`."""
-    cursor = Cursor(bridge, after, handle)
     reported = ""
     while True:
         await bridge.wait_available()

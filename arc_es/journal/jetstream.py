@@ -11,7 +11,7 @@ import orjson
 import trio
 
 from arc_es.domain.recorded import Key
-from arc_es.journal.follow import follow
+from arc_es.journal.follow import Cursor, follow
 from arc_es.journal.pump import Pump
 from arc_es.journal.stream import api, error_number
 from arc_es.journal.subjects import EVENTS, STREAM, event_subject
@@ -39,10 +39,12 @@ class JetStreamJournal:
         self._bridge = bridge
         self._pump = pump
         self._closed = False
+        self._cursor: Cursor | None = None
 
     @property
     def available(self) -> bool:
-        return self._bridge.available and not self._closed
+        followed = self._cursor is None or self._cursor.fed
+        return self._bridge.available and followed and not self._closed
 
     def close(self) -> None:
         """Refuse further use."""
@@ -104,7 +106,8 @@ class JetStreamJournal:
 
     async def follow(self, after: int, handle: Handle) -> None:
         self._check()
-        await follow(self._bridge, after, handle)
+        self._cursor = Cursor(self._bridge, after, handle)
+        await follow(self._bridge, self._cursor)
 
     def _check(self) -> None:
         if self._closed:

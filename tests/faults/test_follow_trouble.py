@@ -31,8 +31,11 @@ async def test_a_follower_that_gets_no_consumer_says_so_once(tmp_path: Path, cap
                 assert isinstance(position, int)
                 while not caplog.records:
                     await api(bridge, "STREAM.INFO.ARC")  # a turn of the server's; the follower's refusal comes first
+                assert not journal.available  # it takes appends, but nobody would ever see them applied
                 await api(bridge, "CONSUMER.DELETE.ARC.other")
                 await seen.wait_for(position)
+                while not journal.available:  # a message may come before the answer that there is a consumer
+                    await api(bridge, "STREAM.INFO.ARC")
                 nursery.cancel_scope.cancel()
     told = [record.message for record in caplog.records if "Cannot follow the stream" in record.message]
     assert len(told) == 1
