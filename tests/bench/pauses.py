@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from arc_es.bootstrap import freeze_survivors, no_garbage_collection
 from projections import Projections
 from tests.bench.drive import percentile
-from tests.bench.fold import fold, history
+from tests.bench.fold import Stored, fold, history
 
 PIECE = 200
 """Commands between two clock readings: what one busy tenth of a second brings."""
@@ -41,29 +41,34 @@ def timed_collections(pauses: list[float]) -> Iterator[None]:
         gc.callbacks.remove(note)
 
 
-def pauses_after_load(commands: int, *, frozen: bool) -> list[float]:
+def pauses_after_load(loaded: list[Stored], more: list[list[Stored]], *, frozen: bool) -> list[float]:
     """The pauses while half as many commands as are loaded run through their lives."""
     models = Projections()
-    creates, answers = history(commands)
     gc.collect()
     if frozen:
         with no_garbage_collection():
-            fold(models, creates + answers)
+            fold(models, loaded)
     else:
-        fold(models, creates + answers)
-    del creates, answers
+        fold(models, loaded)
     pauses: list[float] = []
-    more_creates, more_answers = history(commands // 2)
     garbage: list[object] = []
     with timed_collections(pauses):
-        for start in range(0, len(more_creates), PIECE):
-            fold(models, more_creates[start : start + PIECE])
-            fold(models, more_answers[2 * start : 2 * (start + PIECE)])
+        for piece in more:
+            fold(models, piece)
             garbage = [[garbage[-1:]] for _ in range(PIECE)]  # what requests leave behind
     gc.unfreeze()
+    gc.set_threshold(700, 10, 10)
     if freeze_survivors in gc.callbacks:
         gc.callbacks.remove(freeze_survivors)
     return pauses
+
+
+def pieces(commands: int) -> list[list[Stored]]:
+    """Whole lives of that many commands, a few at a time."""
+    creates, answers = history(commands)
+    return [
+        creates[start : start + PIECE] + answers[2 * start : 2 * (start + PIECE)] for start in range(0, commands, PIECE)
+    ]
 
 
 def main() -> None:
@@ -71,9 +76,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commands", type=int, default=200_000)
     commands = parser.parse_args().commands
+    creates, answers = history(commands)
+    more = pieces(commands // 2)
     worst = {}
     for name, frozen in (("floor: as Python comes", False), ("frozen after loading", True)):
-        pauses = pauses_after_load(commands, frozen=frozen) or [0.0]
+        pauses = pauses_after_load(creates + answers, more, frozen=frozen) or [0.0]
         worst[frozen] = max(pauses)
         print(
             f"{name:34} {len(pauses):5} collections, p99 {percentile(pauses, 0.99) * 1e3:8.2f} ms,"

@@ -50,12 +50,13 @@ async def _journal_of(data_dir: Path) -> AsyncIterator[JetStreamJournal]:
 
 
 async def seed(data_dir: Path, commands: int) -> None:
-    """Store the histories; the two messages after a create in their order."""
+    """Store the histories, a thousand commands at a time, as a service that keeps up would."""
     creates, answers = history(commands)
     versions: dict[str, int] = {}
+    leases, successes = answers[0::2], answers[1::2]
     async with _journal_of(data_dir) as journal:
-        for stored in (creates, answers[0::2], answers[1::2]):
-            for start in range(0, len(stored), PIECE):
+        for start in range(0, commands, PIECE):
+            for stored in (creates, leases, successes):
                 piece = [(name, payload) for _, name, payload in stored[start : start + PIECE]]
                 await _append(journal, piece, versions)
 
