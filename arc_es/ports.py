@@ -49,6 +49,10 @@ class JournalCorrupt(Exception):
     """A stored message cannot be understood: a bug, a damaged store, or a newer version wrote it. Never handled."""
 
 
+class Overloaded(Exception):
+    """Too much is going on; nothing was written. Try again later."""
+
+
 # --- the journal
 
 BodyKind: TypeAlias = Literal["params", "response"]
@@ -132,6 +136,14 @@ class Clock(Protocol):
 
     def now(self) -> Micros:
         """Microseconds since the Unix epoch, UTC."""
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    def now(self) -> Micros:
+        """Microseconds since the Unix epoch, UTC."""
+        return time.time_ns() // 1_000
 
 
 # --- read models: projections as the service sees them
@@ -279,15 +291,3 @@ class ReadModels(Protocol):
 
     def apply(self, recorded: Recorded) -> str | None:
         """Fold one decision. Returns the id of a command that has just become leasable, else None."""
-
-
-class Overloaded(Exception):
-    """Too much is going on; nothing was written. Try again later."""
-
-
-class SystemClock:
-    """The machine's wall clock."""
-
-    def now(self) -> Micros:
-        """Microseconds since the Unix epoch, UTC."""
-        return time.time_ns() // 1_000
