@@ -47,8 +47,9 @@ EXIT_OK: Final = 0
 EXIT_CANNOT_START: Final = 1
 EXIT_BUG: Final = 70
 SIGNING_KEY_BYTES: Final = 32
-YOUNG_OBJECTS_MAX: Final = 10_000
-"""New objects between two looks of the collector; Python's own 700 is less than two requests make."""
+COLLECT_AFTER: Final = (10_000, 2, 2)
+"""Young objects between two collections, and how many of those make an older one. Python's own 700 is less than two
+requests make; and the fewer objects a full collection finds that are not frozen yet, the shorter it is."""
 
 log = logging.getLogger("arc_es")
 
@@ -293,7 +294,7 @@ def no_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS_MAX)
+        gc.set_threshold(*COLLECT_AFTER)
         gc.enable()
         if freeze_survivors not in gc.callbacks:
             gc.callbacks.append(freeze_survivors)
