@@ -62,7 +62,7 @@ async def serving() -> AsyncIterator[int]:
 
 FRAMES_KEEP_CALLERS = pytest.mark.xfail(
     sys.version_info >= (3, 13),
-    reason="an error's frames hold their callers there: about 8 KiB stay for a connection that ends in a protocol error",
+    reason="an error's frames hold their callers there: some KiB stay of each connection that ends in an error",
 )
 
 
