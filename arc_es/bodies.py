@@ -17,7 +17,7 @@ from arc_es.domain.intents import RespondError
 from arc_es.domain.limits import EVENT_BODY_BYTES_MAX, INLINE_BYTES_MAX
 from arc_es.domain.state import TERMINAL, Expired
 from arc_es.ports import Row
-from arc_es.wire import ErrorResponse, InlineBody, error_response, inline_body, success_response
+from arc_es.wire import ErrorResponse, InlineBody, error_response, inline_body, storage_body, success_response
 
 ERROR_PREVIEW_CHARS: Final = 1_000
 
@@ -43,7 +43,7 @@ class Bodies:
         """The params as a BodySpec."""
         facts = row.state.facts
         if facts.params_place is None:
-            return {"mode": "storage", "size": facts.params_size}
+            return storage_body(facts.params_size)
         return inline_body((await self.params_base64([row]))[0])
 
     async def answer(self, row: Row) -> dict[str, object] | None:

@@ -161,7 +161,7 @@ class Service:
             except KeyWindowOver:
                 command_id = command_id_from_key(*scope, command_id)
 
-    async def status(self, command_id: str, wait_seconds: float = 0, by: Principal | None = None) -> Row:
+    async def status(self, command_id: str, wait_seconds: float = 0) -> Row:
         """The command as it is now, or as soon as it is terminal, at the latest after `wait_seconds`.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.recorded import CommandKey, Recorded
-from arc_es.domain.state import TERMINAL, Leased, State, evolve
+from arc_es.domain.state import TERMINAL, Leased, State, fold
 from projections.change import Change, Row
 
 
@@ -37,9 +37,7 @@ class StatusProjection:
         before = None if row is None else row.state
         if position <= (0 if row is None else row.version):
             raise ImpossibleHistory(f"Message {position} of {key.command_id} is applied twice or out of order")
-        after = before
-        for event in recorded.events:
-            after = evolve(after, event, recorded.at)  # type: ignore[arg-type]  # the table refuses other events
+        after = fold(before, recorded.events, recorded.at)  # type: ignore[arg-type]  # the table refuses other events
         if after is None:
             raise ImpossibleHistory(f"Message {position} of {key.command_id} holds no events")
         if row is None:

@@ -27,7 +27,6 @@ HISTORY_PAGE_BYTES: Final = 8 * 1024 * 1024
 DIRECT_GET: Final = f"$JS.API.DIRECT.GET.{STREAM}"
 EVERYTHING: Final = ">"
 """The one filter whose last message the server finds at once; with any other it looks at each subject."""
-NOT_FOUND: Final = "404"
 MESSAGE_NOT_FOUND: Final = 10037
 HEADER_SEQUENCE: Final = "Nats-Sequence"
 

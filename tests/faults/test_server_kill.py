@@ -17,6 +17,7 @@ import trio.testing
 
 from arc_es.journal.data_lock import acquire_lock
 from arc_es.journal.server import DataDirLocked, Endpoint, lock_holder, run_server
+from tests.e2e.process import gone
 
 SECONDS_MAX = 15
 ACKED_BEFORE_KILL = 300
@@ -91,18 +92,6 @@ async def service(data_dir: Path) -> AsyncIterator[tuple[trio.Process, int, Endp
         with trio.move_on_after(5, shield=True):
             await process.wait()
             await process.stdout.aclose()
-
-
-async def gone(pid: int) -> None:
-    """Wait until a process that is not our child has ended."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        await trio.lowlevel.wait_readable(fd)
-    finally:
-        os.close(fd)
 
 
 async def write_until_cut(client: RawClient, process: trio.Process) -> int:
