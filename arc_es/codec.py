@@ -16,6 +16,7 @@ import orjson
 
 from arc_es.domain import events as e
 from arc_es.domain.events import Event
+from arc_es.domain.ids import Target
 from arc_es.domain.recorded import Decision, Key, Principal, Recorded
 from arc_es.ports import JournalCorrupt
 
@@ -39,6 +40,8 @@ EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
         e.CommandExpired,
         e.LateResponseRecorded,
         e.PayloadStored,
+        e.TokenCreated,
+        e.TokenRevoked,
     )
 }
 """Every event class ever stored, by its stored name."""
@@ -64,7 +67,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_RECORDS: Final = (e.Body, e.RetryPolicy, e.TraceContext, e.PushSettings, e.DeclaredTarget, Principal)
+_RECORDS: Final = (e.Body, e.RetryPolicy, e.TraceContext, e.PushSettings, e.DeclaredTarget, Principal, Target)
 _FIELDS: Final[Mapping[type[Any], tuple[tuple[str, Any], ...]]] = {
     cls: tuple((field.name, _default(field)) for field in fields(cls)) for cls in (*EVENT_TYPES.values(), *_RECORDS)
 }
@@ -90,6 +93,10 @@ _NESTED: Final[Mapping[str, Mapping[str, Callable[[Any], Any]]]] = {
     "CommandSucceeded": {"response": lambda body: e.Body(**body)},
     "CommandFailed": {"body": lambda body: e.Body(**body)},
     "PayloadStored": dict.fromkeys(("params", "response", "body"), lambda body: e.Body(**body)),
+    "TokenCreated": {
+        "deployments": tuple,
+        "targets": lambda targets: tuple(Target(**target) for target in targets),
+    },
 }
 """Fields that hold a record, and how it is read."""
 

@@ -31,6 +31,21 @@ class Config:
     stream_bytes_max: int = -1
     admin_token: str | None = field(default=None, repr=False)
     signing_key: str | None = field(default=None, repr=False)
+    signing_keys_previous: str | None = field(default=None, repr=False)
+    trust_forwarded: bool = False
+    body_store: str = "nats"
+    body_store_bytes_max: int = -1
+    storage_bytes_max: int = 100 * 1024 * 1024
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = field(default=None, repr=False)
+    s3_secret_access_key: str | None = field(default=None, repr=False)
+    sweep_seconds: float = 3_600.0
+    orphan_seconds_min: float = 86_400.0
+    push: str = "http"
+    pushes_per_target_max: int = 8
+    pushes_max: int = 256
+    headroom_bytes: int = -1
     log_level: str = "INFO"
     request_body_bytes_max: int = 2 * 1024 * 1024
     connections_max: int = 10_000
@@ -52,7 +67,7 @@ class Config:
         return int(self.bind.rpartition(":")[2])
 
 
-_SECRETS: Final = {"admin_token", "signing_key"}
+_SECRETS: Final = {"admin_token", "signing_key", "signing_keys_previous", "s3_access_key_id", "s3_secret_access_key"}
 _ENV_ONLY_REASON: Final = "put it in the environment variable ARC_ADMIN_TOKEN, or name a file with ARC_ADMIN_TOKEN_FILE"
 SIGNING_KEY_BYTES_MIN: Final = 32
 PORT_MAX: Final = 65_535
@@ -115,6 +130,14 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "workers": int,
     "replicas": int,
     "stream_bytes_max": int,
+    "body_store_bytes_max": int,
+    "storage_bytes_max": int,
+    "sweep_seconds": float,
+    "orphan_seconds_min": float,
+    "pushes_per_target_max": int,
+    "pushes_max": int,
+    "headroom_bytes": int,
+    "trust_forwarded": bool,
     "request_body_bytes_max": int,
     "connections_max": int,
     "waiters_max": int,
@@ -128,6 +151,12 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
 
 def _convert(name: str, value: Any, source: str) -> Any:
     kind = _KINDS.get(name, str)
+    if kind is bool:
+        if isinstance(value, str) and value.lower() in ("true", "1", "yes", "false", "0", "no"):
+            return value.lower() in ("true", "1", "yes")
+        if not isinstance(value, bool):
+            raise ConfigError(f"{source}: {name} must be true or false, not {value!r}")
+        return value
     if isinstance(value, bool | dict | list):
         raise ConfigError(f"{source}: {name} must be of type {kind.__name__}")
     try:

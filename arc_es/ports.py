@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -51,6 +52,18 @@ class JournalCorrupt(Exception):
 
 class Overloaded(Exception):
     """Too much is going on; nothing was written. Try again later."""
+
+
+class BodyStoreError(Exception):
+    """The body store cannot be used now, or refused. Nothing that was stored before has changed; try again later."""
+
+
+class BodyMissing(Exception):
+    """The body store answers, and has nothing under this name."""
+
+
+class BodyTooLarge(Exception):
+    """More bytes came than are allowed; nothing was stored."""
 
 
 # --- the journal
@@ -126,6 +139,115 @@ class Journal(Protocol):
     @property
     def available(self) -> bool:
         """Whether the journal can be reached and, if somebody follows it, delivers, as far as known."""
+
+    @property
+    def spacious(self) -> bool:
+        """Whether there is room for new commands, beside what the running ones still need to come to an end."""
+
+
+# --- bodies too large for the journal
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where uploads of one command arrive: its params, or its response."""
+
+    command_id: str
+    kind: BodyKind
+
+    @property
+    def path(self) -> str:
+        """The logical object path of `arc.v1` 2.10."""
+        return f"arc/commands/{self.command_id}/{self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBody:
+    """Bytes that are stored whole and never change. ref: their name. size: bytes. sha256: lower-case hex."""
+
+    ref: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredName:
+    """Something in a body store: a ref, or (with `is_upload`) the newest upload of a slot. at: when it was stored."""
+
+    name: str
+    slot: Slot
+    at: Micros
+    is_upload: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BodyReader:
+    """Stored bytes, read as they are asked for. size: bytes of all chunks together."""
+
+    size: int
+    chunks: AsyncIterator[bytes]
+
+
+class BodyStore(Protocol):
+    """Bodies of commands, by names of their own; memory in use never grows with the size of a body.
+
+    A body is first an upload, which the next upload to its slot replaces, or which is sealed: then it has a ref and
+    never changes. A ref is `<slot path>/<Unix seconds>-<random hex>`, so that it tells whose it is and how old. All
+    methods raise BodyStoreError.
+    """
+
+    async def upload(self, slot: Slot, chunks: AsyncIterable[bytes], bytes_max: int) -> None:
+        """Make these bytes the newest upload of the slot, durably; broken off, the one before stays.
+
+        Raises:
+            BodyTooLarge: more than `bytes_max` came.
+            Whatever `chunks` raises.
+        """
+
+    async def seal(self, slot: Slot) -> StoredBody | None:
+        """The newest complete upload, fixed: later uploads do not change it. None if there is none."""
+
+    async def keep(self, slot: Slot, raw: bytes) -> StoredBody:
+        """Store bytes that are here already, sealed at once."""
+
+    def read(self, name: str) -> AbstractAsyncContextManager[BodyReader]:
+        """The bytes of a ref, or of the newest upload of a slot by its path. Raises BodyMissing on entering."""
+
+    async def exists(self, ref: str) -> bool:
+        """Whether the bytes are there. False is certain; not to be able to tell is BodyStoreError."""
+
+    async def delete(self, name: str) -> None:
+        """Forget a ref, or the newest upload of a slot; harmless when it is gone."""
+
+    def names(self) -> AsyncIterator[StoredName]:
+        """Everything that is stored, also what was broken off and was never whole, in no order."""
+
+    def upload_url(self, slot: Slot, seconds: int) -> str | None:
+        """A URL good for one method, PUT, for so long, straight to the store; None: through our own endpoints."""
+
+    def download_url(self, ref: str, seconds: int) -> str | None:
+        """A URL good for GET for so long, straight to the store; None: through our own endpoints."""
+
+
+# --- pushing to workers
+
+
+@dataclass(frozen=True, slots=True)
+class PushOutcome:
+    """What became of one push (`arc.v1` 4.4). reason: for the history and the log; no secrets."""
+
+    result: Literal["accepted", "rejected", "unclear"]
+    reason: str = ""
+
+
+class Pusher(Protocol):
+    """A way to hand an envelope to a worker runtime."""
+
+    async def push(self, url: str, token: str | None, envelope: bytes) -> PushOutcome:
+        """Send one envelope (JSON) to a target, with its bearer token; takes at most `PUSH_SECONDS_MAX`, never raises.
+
+        rejected: the worker certainly did not get it, or said no. unclear: it may have it.
+        """
 
 
 # --- time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, Recorded
+from arc_es.domain.recorded import CommandKey, DeploymentKey, PayloadKey, Recorded
 from projections.deployments import DeploymentsProjection
 from projections.due import DueProjection
 from projections.idempotency import IdempotencyProjection
@@ -36,7 +36,7 @@ class Projections:
         if not isinstance(key, CommandKey):
             if isinstance(key, DeploymentKey):
                 self.deployments.apply_recorded(key, recorded)
-            else:
+            elif isinstance(key, PayloadKey):
                 self.payloads.apply_recorded(key, recorded)
             self.stats.count(len(recorded.events))
             return None

@@ -9,28 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from arc_es.domain.ids import Delivery, Micros, ResourceType
+from arc_es.domain.ids import Delivery, Micros, ResourceType, Target
 from arc_es.domain.value import record
 
 BodyPlace: TypeAlias = Literal["event", "message", "store"]
 FailureOrigin: TypeAlias = Literal["agent", "delivery", "cancel", "attempts", "storage"]
 ExpiryReason: TypeAlias = Literal["deadline", "upload"]
+TokenScope: TypeAlias = Literal["admin", "sender", "receiver", "auditor", "operations"]
+
+SIZE_UNKNOWN: Final = -1
+"""The size of a body that is nowhere and was announced without one."""
 
 
 @record
 class Body:
     """Where the bytes of params or a response are, and what they are.
 
-    place: "event" (here, in `base64`), "message" (the stream message just before this one), "store" (body store).
-    size: raw bytes. sha256: lower-case hex over the raw bytes.
+    place: "event" (here, in `base64`), "message" (the stream message just before this one), "store" (body store, under
+    the name `ref`; without one the bytes are nowhere, only their announced size is known).
+    size: raw bytes, `SIZE_UNKNOWN` if it was not even announced. sha256: lower-case hex over the raw bytes.
     """
 
     place: BodyPlace
     size: int
     sha256: str
     base64: str | None = None
+    ref: str | None = None
 
 
 @record
@@ -52,11 +58,16 @@ class TraceContext:
 
 @record
 class PushSettings:
-    """Where and how a declared worker target is pushed to."""
+    """Where and how a declared worker target is pushed to.
+
+    The bearer token of the target is a secret: only its encrypted form is stored, as `token_sealed`. `token` (in clear)
+    is how the first versions stored it; it is read for ever and written no more.
+    """
 
     url: str
     token: str | None = None
     timeout_seconds: int = 180
+    token_sealed: str | None = None
 
 
 @record
@@ -240,6 +251,27 @@ class PayloadStored:
     body: Body | None = None
 
 
+@record
+class TokenCreated:
+    """An administrator made a token. What is stored is `sha256`, the hex digest of its secret; the secret is nowhere.
+
+    deployments, targets: None means all. command: of the scope operations only, the one that it may create.
+    """
+
+    scope: TokenScope
+    sha256: str
+    deployments: tuple[str, ...] | None = None
+    targets: tuple[Target, ...] | None = None
+    command: str | None = None
+    name: str | None = None
+    expires_at: Micros | None = None
+
+
+@record
+class TokenRevoked:
+    """An administrator ended a token before its time. Final."""
+
+
 CommandEvent: TypeAlias = (
     CommandCreated
     | UploadCompleted
@@ -256,4 +288,5 @@ CommandEvent: TypeAlias = (
 )
 DeploymentEvent: TypeAlias = DeploymentDeclared | TargetObserved
 PayloadEvent: TypeAlias = PayloadStored
-Event: TypeAlias = CommandEvent | DeploymentEvent | PayloadEvent
+TokenEvent: TypeAlias = TokenCreated | TokenRevoked
+Event: TypeAlias = CommandEvent | DeploymentEvent | PayloadEvent | TokenEvent

@@ -30,7 +30,14 @@ class PayloadKey:
     command_id: str
 
 
-Key: TypeAlias = CommandKey | DeploymentKey | PayloadKey
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """Names the history of one access token."""
+
+    token_id: str
+
+
+Key: TypeAlias = CommandKey | DeploymentKey | PayloadKey | TokenKey
 
 
 @dataclass(frozen=True, slots=True)

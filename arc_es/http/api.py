@@ -45,7 +45,7 @@ class Api:
     public_url: str | None
     version: str
 
-    def caller(self, request: Request) -> Caller:
+    async def caller(self, request: Request) -> Caller:
         """Who is calling, by the Authorization header (`arc.v1` 1.7).
 
         Raises:
@@ -99,7 +99,7 @@ def bearer(header: str | None) -> str | None:
     return None
 
 
-def json_of(request: Request) -> Any:
+async def json_of(request: Request) -> Any:
     """The request body as JSON.
 
     Raises:
@@ -108,7 +108,7 @@ def json_of(request: Request) -> Any:
     kind = (header_of(request, b"content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Refusal("UNSUPPORTED_MEDIA_TYPE", "The body must be application/json")
-    body = body_of(request)
+    body = await body_of(request)
     if not body:
         raise WireError(400, "INVALID_REQUEST", "The request body is empty")
     try:

@@ -12,7 +12,7 @@ from quart import Blueprint, Request, Response
 from arc_es.codec import digest
 from arc_es.domain.events import PushSettings
 from arc_es.domain.limits import SECOND
-from arc_es.domain.recorded import Decision, DeploymentKey, PayloadKey, Principal
+from arc_es.domain.recorded import CommandKey, Decision, DeploymentKey, PayloadKey, Principal
 from arc_es.http.api import Api
 from arc_es.http.problems import json_response
 from arc_es.ports import Message
@@ -29,7 +29,7 @@ def audit_blueprint(api: Api) -> Blueprint:
 
     @blueprint.get("/commands/<command:command_id>/events")
     async def events(request: Request, command_id: str) -> Response:
-        api.caller(request)
+        await api.caller(request)
         history = await service.history(command_id)
         return json_response(
             {"events": [entry for message, decision in history for entry in event_entries(message, decision)]}
@@ -37,7 +37,7 @@ def audit_blueprint(api: Api) -> Blueprint:
 
     @blueprint.get("/queues")
     async def queues(request: Request) -> Response:
-        api.caller(request)
+        await api.caller(request)
         now = service.now()
         found = [_queue(api, queue, now) for queue in service.queues()]
         return json_response({"queues": found, "appliedSeq": service.applied})
@@ -48,9 +48,9 @@ def audit_blueprint(api: Api) -> Blueprint:
 def event_entries(message: Message, decision: Decision) -> list[dict[str, Any]]:
     """The events of one stored decision as Event JSON; they share seq, prev and hash and carry an index."""
     shared: dict[str, Any] = {"seq": message.position, "id": decision.id, "at": format_time(decision.at)}
-    if not isinstance(message.key, DeploymentKey):
+    if isinstance(message.key, CommandKey | PayloadKey):
         shared["commandId"] = message.key.command_id
-    if not isinstance(message.key, PayloadKey):
+    if isinstance(message.key, CommandKey | DeploymentKey):
         shared["deploymentId"] = message.key.deployment_id
     shared["by"] = _principal(decision.by)
     if decision.prev is not None:

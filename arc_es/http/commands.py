@@ -45,14 +45,14 @@ def commands_blueprint(api: Api) -> Blueprint:
 
     @blueprint.post("/commands")
     async def create(request: Request) -> Response:
-        caller = api.caller(request)
-        wanted = parse_create(json_of(request), service.now(), partial(_may_create, caller))
+        caller = await api.caller(request)
+        wanted = parse_create(await json_of(request), service.now(), partial(_may_create, caller))
         command_id, row = await service.create(wanted, caller.principal, _trace(request))
         return json_response(create_answer(command_id, PUBLIC_STATE[type(row.state)]))
 
     @blueprint.get("/commands/<command:command_id>")
     async def status(request: Request, command_id: str) -> Response:
-        api.caller(request)
+        await api.caller(request)
         wait_seconds = parse_wait(request.args.get("waitSeconds"))
         if wait_seconds:
             row = await until_disconnected(request, partial(service.status, command_id, wait_seconds))
@@ -62,34 +62,34 @@ def commands_blueprint(api: Api) -> Blueprint:
 
     @blueprint.put("/commands/<command:command_id>/response")
     async def respond(request: Request, command_id: str) -> Response:
-        by = _responder(api, request, command_id)
-        await service.respond(command_id, parse_response(json_of(request)), by)
+        by = await _responder(api, request, command_id)
+        await service.respond(command_id, parse_response(await json_of(request)), by)
         return Response(b"")
 
     @blueprint.post("/commands/<command:command_id>/upload-complete")
     async def upload_complete(request: Request, command_id: str) -> Response:
-        api.caller(request)
-        required(parse_object(json_of(request)), "size", count)
+        await api.caller(request)
+        required(parse_object(await json_of(request)), "size", count)
         await service.status(command_id)
         raise WireError(400, "INVALID_STATE_TRANSITION", "The command is not waiting for an upload")
 
     @blueprint.get("/commands/<command:command_id>/payload")
     async def payload(request: Request, command_id: str) -> Response:
-        caller = api.caller(request)
+        caller = await api.caller(request)
         return json_response({"commandId": command_id, **await _payload(api, caller, command_id)})
 
     @blueprint.put("/commands/<command:command_id>/payload")
     async def put_payload(request: Request, command_id: str) -> Response:
-        caller = api.caller(request)
+        caller = await api.caller(request)
         if not caller.is_admin:
             raise Refusal("FORBIDDEN", "Only an admin token may store payloads")
-        await service.store_payload(command_id, parse_payload(json_of(request)), caller.principal)
+        await service.store_payload(command_id, parse_payload(await json_of(request)), caller.principal)
         return Response(b"")
 
     @blueprint.post("/commands/bootstrap")
     async def bootstrap(request: Request) -> Response:
-        caller = api.caller(request)
-        wanted = parse_bootstrap(json_of(request))
+        caller = await api.caller(request)
+        wanted = parse_bootstrap(await json_of(request))
         answer: dict[str, Any] = {
             "managerUrl": api.base_url(request).removesuffix("/v1"),
             "token": bearer(header_of(request, b"authorization")) or caller.scope,
@@ -143,11 +143,11 @@ def _trace(request: Request) -> TraceContext | None:
     return TraceContext(traceparent=traceparent, tracestate=valid_tracestate(header_of(request, b"tracestate")))
 
 
-def _responder(api: Api, request: Request, command_id: str) -> Principal:
+async def _responder(api: Api, request: Request, command_id: str) -> Principal:
     """Who answers: a known token decides, else the signed query does (`arc.v1` 2.6)."""
     token = bearer(header_of(request, b"authorization"))
     if token is not None and api.known(token):
-        caller: Caller = api.caller(request)
+        caller: Caller = await api.caller(request)
         return caller.principal
     given, expires_text = request.args.get("response_token"), request.args.get("expires")
     if given is None or expires_text is None:

@@ -1,14 +1,15 @@
 """How a request reaches a handler: in one task, with a clean path and the whole body.
 
-Quart-Trio opens a nursery with two tasks for each request, to notice a client that leaves. Here a request is read, then
-handled, then answered, all in the task that hypercorn made for it; only a handler that waits for long watches for the
-client's leaving, with `until_disconnected`.
+Quart-Trio opens a nursery with two tasks for each request, to notice a client that leaves. Here a request is handled
+and answered in the task that hypercorn made for it; only a handler that waits for long watches for the client's
+leaving, with `until_disconnected`. The body is read when a handler asks for it, after the caller's rights are known.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import trio
@@ -37,41 +38,25 @@ class Connection(TrioASGIHTTPConnection):
         self._arc = app
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Read, handle, answer."""
+        """Handle, answer."""
         request = self._create_request_from_scope(send)
         extras = cast("dict[str, Any]", self.scope)
         extras["arc.receive"] = receive
         extras["arc.headers"] = dict(self.scope["headers"])
+        extras["arc.limits"] = self._arc.body_limits
         try:
-            extras["arc.body"] = await self._read(request, receive)
             response = await self._arc.handle_request(request)
         except ClientGone:
             return
-        if isinstance(extras["arc.body"], Refusal):
-            response.headers["Connection"] = "close"  # the rest of the body was not read
         await self._send_response(send, response)  # bounded in time by the stream below
 
-    async def _read(self, request: Request, receive: ASGIReceiveCallable) -> bytes | Refusal:
-        """The body, or why there is none: who may not call at all is told that first (`arc.v1` 1.7)."""
-        limit = self._arc.body_bytes_max
-        if (request.content_length or 0) > limit:
-            return Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limit} bytes")
-        chunks: list[bytes] = []
-        size = 0
-        with trio.move_on_after(self._arc.slow_seconds_max):
-            while True:
-                message = cast("dict[str, Any]", await receive())
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
-                if chunk:
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > limit:
-                        return Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limit} bytes")
-                if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return Refusal("REQUEST_TIMEOUT", "The body came too slowly")
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How large a JSON body may be, in bytes, and how long it may take to arrive."""
+
+    bytes_max: int
+    seconds_max: float
 
 
 def _cleaned(scope: HTTPScope) -> HTTPScope:
@@ -107,16 +92,34 @@ def ended_in_slash(request: Request) -> bool:
     return cast("bool", request.scope["arc.slash"])  # type: ignore[typeddict-item]
 
 
-def body_of(request: Request) -> bytes:
+async def body_of(request: Request) -> bytes:
     """The whole request body.
 
     Raises:
         Refusal: 408 or 413, it came too slowly or was too large.
+        ClientGone: the client left before it was complete.
     """
-    body = cast("bytes | Refusal", request.scope["arc.body"])  # type: ignore[typeddict-item]
-    if isinstance(body, Refusal):
-        raise body
-    return body
+    extras = cast("dict[str, Any]", request.scope)
+    limits: BodyLimits = extras["arc.limits"]
+    receive: ASGIReceiveCallable = extras["arc.receive"]
+    if (request.content_length or 0) > limits.bytes_max:
+        raise Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limits.bytes_max} bytes")
+    chunks: list[bytes] = []
+    size = 0
+    with trio.move_on_after(limits.seconds_max):
+        while True:
+            message = cast("dict[str, Any]", await receive())
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            if chunk:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limits.bytes_max:
+                    raise Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limits.bytes_max} bytes")
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    raise Refusal("REQUEST_TIMEOUT", "The body came too slowly")
 
 
 async def until_disconnected(request: Request, wait: Callable[[], Awaitable[T]]) -> T:

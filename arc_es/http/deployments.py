@@ -17,8 +17,8 @@ def deployments_blueprint(api: Api) -> Blueprint:
 
     @blueprint.put("/deployments/<deployment_id>")
     async def declare(request: Request, deployment_id: str) -> Response:
-        by = api.caller(request).principal
-        declaration = parse_declaration(json_of(request))
+        by = (await api.caller(request)).principal
+        declaration = parse_declaration(await json_of(request))
         name_text(deployment_id, "deploymentId")
         if api.public_url is None and any(target.delivery == "push" for target in declaration.targets):
             raise WireError(
@@ -29,12 +29,12 @@ def deployments_blueprint(api: Api) -> Blueprint:
 
     @blueprint.get("/deployments/<deployment_id>")
     async def show(request: Request, deployment_id: str) -> Response:
-        api.caller(request)
+        await api.caller(request)
         return json_response(declaration_json(deployment_id, service.declaration(deployment_id)))
 
     @blueprint.get("/deployments")
     async def list_all(request: Request) -> Response:
-        api.caller(request)
+        await api.caller(request)
         found = [declaration_json(name, service.declaration(name)) for name in service.declared_deployments()]
         return json_response({"deployments": found})
 

@@ -6,9 +6,9 @@ from functools import partial
 
 from quart import Blueprint, Request, Response
 
+from arc_es.envelopes import Envelopes
 from arc_es.http.api import Api, json_of
 from arc_es.http.connection import ended_in_slash, until_disconnected
-from arc_es.http.envelopes import Envelopes
 from arc_es.http.problems import json_response
 from arc_es.wire import parse_lease
 
@@ -19,8 +19,8 @@ def leases_blueprint(api: Api) -> Blueprint:
 
     @blueprint.post("/commands/leases")
     async def lease(request: Request) -> Response:
-        by = api.caller(request).principal
-        wanted = parse_lease(json_of(request))
+        by = (await api.caller(request)).principal
+        wanted = parse_lease(await json_of(request))
         if wanted.wait_seconds:
             granted = await until_disconnected(request, partial(api.service.lease, wanted, by))
         else:
@@ -32,7 +32,7 @@ def leases_blueprint(api: Api) -> Blueprint:
 
     @blueprint.post("/commands/leases/<lease_id>/release")
     async def release(request: Request, lease_id: str) -> Response:
-        by = api.caller(request).principal
+        by = (await api.caller(request)).principal
         await api.service.release(lease_id, by)
         return Response(b"")
 

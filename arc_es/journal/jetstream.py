@@ -45,6 +45,10 @@ class JetStreamJournal:
         followed = self._cursor is None or self._cursor.fed
         return self._bridge.available and followed and not self._closed
 
+    @property
+    def spacious(self) -> bool:
+        return True
+
     def close(self) -> None:
         """Refuse further use."""
         self._closed = True

@@ -53,6 +53,10 @@ class MemoryJournal:
         self._closed = False
 
     @property
+    def spacious(self) -> bool:
+        return True
+
+    @property
     def available(self) -> bool:
         return self.fault is not Fault.UNAVAILABLE and not self._closed
 

@@ -3,6 +3,7 @@
     arc.event.command.<deployment>.<command>        the decisions of one command
     arc.event.deployment.<deployment>               the decisions of one deployment
     arc.event.payload.<id>                          the decisions about what is stored under an id without a command
+    arc.event.token.<id>                            the decisions about one access token
     arc.body.<deployment>.<command>.<kind>          a body too large for an event, one position before its event
     arc.body.<id>.<kind>                            the same for an id without a command
 
@@ -18,7 +19,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey, TokenKey
 from arc_es.ports import BodyKind, JournalCorrupt
 
 STREAM: Final = "ARC"
@@ -29,6 +30,7 @@ _SAFE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _COMMAND: Final = "arc.event.command."
 _DEPLOYMENT: Final = "arc.event.deployment."
 _PAYLOAD: Final = "arc.event.payload."
+_TOKENS: Final = "arc.event.token."
 
 
 @lru_cache(maxsize=4096)
@@ -61,13 +63,15 @@ def event_subject(key: Key) -> str:
         return f"{_COMMAND}{to_token(key.deployment_id)}.{to_token(key.command_id)}"
     if isinstance(key, PayloadKey):
         return _PAYLOAD + to_token(key.command_id)
+    if isinstance(key, TokenKey):
+        return _TOKENS + to_token(key.token_id)
     return _DEPLOYMENT + to_token(key.deployment_id)
 
 
 def body_subject(key: Key, kind: BodyKind) -> str:
-    """Where a body of a history is stored. Deployments have none."""
-    if isinstance(key, DeploymentKey):
-        raise TypeError("The history of a deployment has no bodies")
+    """Where a body of a history is stored. Deployments and tokens have none."""
+    if isinstance(key, DeploymentKey | TokenKey):
+        raise TypeError(f"The history of a {type(key).__name__} has no bodies")
     if isinstance(key, PayloadKey):
         return f"arc.body.{to_token(key.command_id)}.{kind}"
     return f"arc.body.{to_token(key.deployment_id)}.{to_token(key.command_id)}.{kind}"
@@ -90,4 +94,6 @@ def key_of(subject: str) -> Key:
         return DeploymentKey(from_token(subject[len(_DEPLOYMENT) :]))
     elif subject.startswith(_PAYLOAD) and "." not in subject[len(_PAYLOAD) :]:
         return PayloadKey(from_token(subject[len(_PAYLOAD) :]))
+    elif subject.startswith(_TOKENS) and "." not in subject[len(_TOKENS) :]:
+        return TokenKey(from_token(subject[len(_TOKENS) :]))
     raise JournalCorrupt(f"The stream holds the subject {subject}, which this version does not know")

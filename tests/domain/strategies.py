@@ -115,7 +115,11 @@ _EVENT_FIELDS: Final[dict[str, st.SearchStrategy[Any]]] = {
             delivery=deliveries,
             push=optional(
                 st.builds(
-                    e.PushSettings, url=text, token=optional(text), timeout_seconds=st.sampled_from([180, 1, 3600])
+                    e.PushSettings,
+                    url=text,
+                    token=optional(text),
+                    timeout_seconds=st.sampled_from([180, 1, 3600]),
+                    token_sealed=optional(text),
                 )
             ),
         ),
@@ -154,6 +158,12 @@ def event_strategy(cls: type[Any]) -> st.SearchStrategy[Any]:
         special |= {"params": optional(bodies), "target_type": optional(resource_types)}
     if cls is e.PayloadStored:
         special |= {"params": optional(bodies), "response": optional(bodies), "sha256": optional(digests)}
+    if cls is e.TokenCreated:
+        special |= {
+            "scope": st.sampled_from(get_args(e.TokenScope)),
+            "deployments": optional(st.lists(names, max_size=3).map(tuple)),
+            "targets": optional(st.lists(st.builds(Target, names, optional(resource_types)), max_size=3).map(tuple)),
+        }
     if cls is e.CommandExpired:
         special["reason"] = st.sampled_from(get_args(e.ExpiryReason))
     for field in fields(cls):
