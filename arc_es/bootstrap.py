@@ -113,7 +113,12 @@ def build_app(service: Service, config: Config, signing_key: bytes) -> ArcApp:
     """The web application of a service."""
     public_url = config.public_url.rstrip("/") if config.public_url else None
     api = Api(service, Signer(signing_key), config.admin_token, public_url, __version__)
-    return ArcApp(api, body_bytes_max=config.request_body_bytes_max, slow_seconds_max=config.slow_request_seconds_max)
+    return ArcApp(
+        api,
+        body_bytes_max=config.request_body_bytes_max,
+        slow_seconds_max=config.slow_request_seconds_max,
+        bodies_bytes_max=config.request_bodies_bytes_max,
+    )
 
 
 def run(config: Config) -> int:

@@ -13,6 +13,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
+from arc_es.domain import limits
+
 
 class ConfigError(Exception):
     """A setting is missing, unknown or wrong; the message says which and where it came from."""
@@ -48,6 +50,7 @@ class Config:
     headroom_bytes: int = -1
     log_level: str = "INFO"
     request_body_bytes_max: int = 2 * 1024 * 1024
+    request_bodies_bytes_max: int = limits.REQUEST_BODIES_BYTES_MAX
     connections_max: int = 10_000
     waiters_max: int = 10_000
     actors_max: int = 20_000
@@ -139,6 +142,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "headroom_bytes": int,
     "trust_forwarded": bool,
     "request_body_bytes_max": int,
+    "request_bodies_bytes_max": int,
     "connections_max": int,
     "waiters_max": int,
     "actors_max": int,

@@ -44,3 +44,13 @@ PRIORITY_MAX: Final = 100
 LABELS_MAX: Final = 32
 LABEL_KEY_BYTES_MAX: Final = 64
 LABEL_VALUE_BYTES_MAX: Final = 256
+
+REQUEST_BODIES_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Ours: request bodies in memory at the same time, of all requests; above it OVERLOADED before anything is read."""
+UPLOAD_BUFFER_BYTES: Final = 1024 * 1024
+"""Ours: what one streamed upload counts in that sum."""
+TRANSFER_GRACE_SECONDS: Final = 30.0
+TRANSFER_BYTES_PER_SECOND_MIN: Final = 1_024
+"""Ours: after the grace, a streamed upload must have moved at least this much a second on average."""
+TRANSFER_STALL_SECONDS_MAX: Final = 30.0
+"""Ours: a streamed upload that brings no byte for this long is cut off."""

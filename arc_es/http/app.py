@@ -13,7 +13,7 @@ from arc_es.http.api import Api
 from arc_es.http.audit import audit_blueprint
 from arc_es.http.bodies import bodies_blueprint
 from arc_es.http.commands import commands_blueprint
-from arc_es.http.connection import BodyLimits, ClientGone, Connection
+from arc_es.http.connection import BodyBudget, BodyLimits, ClientGone, Connection
 from arc_es.http.deployments import deployments_blueprint
 from arc_es.http.health import health_blueprint
 from arc_es.http.leases import leases_blueprint
@@ -40,10 +40,10 @@ class ArcApp(QuartTrio):
 
     asgi_http_class = Connection  # type: ignore[assignment]  # it takes this class only
 
-    def __init__(self, api: Api, *, body_bytes_max: int, slow_seconds_max: float) -> None:
+    def __init__(self, api: Api, *, body_bytes_max: int, slow_seconds_max: float, bodies_bytes_max: int) -> None:
         super().__init__(__name__, static_folder=None)
         self.api = api
-        self.body_limits = BodyLimits(body_bytes_max, slow_seconds_max)
+        self.body_limits = BodyLimits(body_bytes_max, slow_seconds_max, BodyBudget(bodies_bytes_max))
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # nobody answers them: the handlers would be called
         self.url_map.converters["command"] = CommandIdConverter
         for blueprint in (

@@ -8,7 +8,7 @@ leaving, with `until_disconnected`. The body is read when a handler asks for it,
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -17,7 +17,9 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Request
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from arc_es.domain import limits
 from arc_es.http.problems import Refusal
+from arc_es.ports import Overloaded
 
 if TYPE_CHECKING:
     from arc_es.http.app import ArcApp
@@ -28,6 +30,101 @@ _SLASHES: Final = re.compile(r"//+")
 
 class ClientGone(Exception):
     """The client closed the connection before it was answered; nobody reads an answer."""
+
+
+class BodyBudget:
+    """How many bytes of request bodies may be in memory at the same time, of all requests together."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._left = bytes_max
+
+    def take(self, size: int) -> None:
+        """Reserve bytes. Raises Overloaded when there are not so many left."""
+        if size > self._left:
+            raise Overloaded("Too many request bodies are under way")
+        self._left -= size
+
+    def give_back(self, size: int) -> None:
+        """Return what was reserved."""
+        self._left += size
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How large a JSON body may be, in bytes, how long it may take to arrive, and what all bodies share."""
+
+    bytes_max: int
+    seconds_max: float
+    budget: BodyBudget
+
+
+class RequestBody:
+    """The body of one request, read once and only if a handler asks for it. What it reserved is held until `close`."""
+
+    def __init__(self, receive: ASGIReceiveCallable, limits: BodyLimits, announced: int | None) -> None:
+        self._receive = receive
+        self._limits = limits
+        self._announced = announced
+        self._reserved = 0
+
+    def _reserve(self, size: int) -> None:
+        if size > self._reserved:
+            self._limits.budget.take(size - self._reserved)
+        else:
+            self._limits.budget.give_back(self._reserved - size)
+        self._reserved = size
+
+    def close(self) -> None:
+        """Give back what was reserved; the request has been answered."""
+        self._reserve(0)
+
+    async def whole(self) -> bytes:
+        """All of it; errors as `body_of`."""
+        bounds = self._limits
+        if self._announced is not None and self._announced > bounds.bytes_max:
+            raise too_large(bounds.bytes_max)
+        self._reserve(bounds.bytes_max if self._announced is None else self._announced)
+        chunks: list[bytes] = []
+        size = 0
+        with trio.move_on_after(bounds.seconds_max):
+            while True:
+                chunk, more = await self._next()
+                if chunk:
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > bounds.bytes_max:
+                        raise too_large(bounds.bytes_max)
+                if not more:
+                    self._reserve(size)
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        raise Refusal("REQUEST_TIMEOUT", "The body came too slowly")
+
+    async def chunks(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
+        """Piece by piece; errors as `body_chunks`."""
+        if self._announced is not None and self._announced > bytes_max:
+            raise too_large(bytes_max)
+        self._reserve(min(limits.UPLOAD_BUFFER_BYTES, bytes_max if self._announced is None else self._announced))
+        size, waited, more = 0, 0.0, True
+        while more:
+            began = trio.current_time()
+            allowed = limits.TRANSFER_GRACE_SECONDS + size / limits.TRANSFER_BYTES_PER_SECOND_MIN
+            with trio.move_on_at(began + min(allowed - waited, limits.TRANSFER_STALL_SECONDS_MAX)) as patience:
+                chunk, more = await self._next()
+            if patience.cancelled_caught:
+                raise Refusal("REQUEST_TIMEOUT", "The body came too slowly")
+            waited += trio.current_time() - began  # and not the time that the reader of the pieces took
+            size += len(chunk)
+            if size > bytes_max:
+                raise too_large(bytes_max)
+            if chunk:
+                yield chunk
+
+    async def _next(self) -> tuple[bytes, bool]:
+        """A piece, and whether more follow. Raises ClientGone."""
+        message = cast("dict[str, Any]", await self._receive())
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message.get("body", b""), message.get("more_body", False)
 
 
 class Connection(TrioASGIHTTPConnection):
@@ -43,20 +140,19 @@ class Connection(TrioASGIHTTPConnection):
         extras = cast("dict[str, Any]", self.scope)
         extras["arc.receive"] = receive
         extras["arc.headers"] = dict(self.scope["headers"])
-        extras["arc.limits"] = self._arc.body_limits
+        body = extras["arc.body"] = RequestBody(receive, self._arc.body_limits, request.content_length)
         try:
             response = await self._arc.handle_request(request)
+            await self._send_response(send, response)  # bounded in time by the stream below
         except ClientGone:
             return
-        await self._send_response(send, response)  # bounded in time by the stream below
+        finally:
+            body.close()
 
 
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """How large a JSON body may be, in bytes, and how long it may take to arrive."""
-
-    bytes_max: int
-    seconds_max: float
+def too_large(bytes_max: int) -> Refusal:
+    """The refusal of a body above its limit."""
+    return Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {bytes_max} bytes")
 
 
 def _cleaned(scope: HTTPScope) -> HTTPScope:
@@ -92,34 +188,34 @@ def ended_in_slash(request: Request) -> bool:
     return cast("bool", request.scope["arc.slash"])  # type: ignore[typeddict-item]
 
 
+def _incoming(request: Request) -> RequestBody:
+    return cast("RequestBody", request.scope["arc.body"])  # type: ignore[typeddict-item]
+
+
 async def body_of(request: Request) -> bytes:
-    """The whole request body.
+    """The whole request body, of a size for JSON.
 
     Raises:
         Refusal: 408 or 413, it came too slowly or was too large.
+        Overloaded: too many bodies are under way; nothing was read.
         ClientGone: the client left before it was complete.
     """
-    extras = cast("dict[str, Any]", request.scope)
-    limits: BodyLimits = extras["arc.limits"]
-    receive: ASGIReceiveCallable = extras["arc.receive"]
-    if (request.content_length or 0) > limits.bytes_max:
-        raise Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limits.bytes_max} bytes")
-    chunks: list[bytes] = []
-    size = 0
-    with trio.move_on_after(limits.seconds_max):
-        while True:
-            message = cast("dict[str, Any]", await receive())
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            chunk = message.get("body", b"")
-            if chunk:
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limits.bytes_max:
-                    raise Refusal("PAYLOAD_TOO_LARGE", f"The body is larger than {limits.bytes_max} bytes")
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    raise Refusal("REQUEST_TIMEOUT", "The body came too slowly")
+    return await _incoming(request).whole()
+
+
+def body_chunks(request: Request, bytes_max: int) -> AsyncGenerator[bytes, None]:
+    """The request body piece by piece (at most 64 KiB each) as it arrives; nothing is read ahead of the caller.
+
+    The client must send `TRANSFER_BYTES_PER_SECOND_MIN` on average, after `TRANSFER_GRACE_SECONDS`; the time that the
+    caller takes between two pieces does not count.
+
+    Raises:
+        Refusal: 413, it is larger than `bytes_max`, said before the first piece if the client announced its length;
+            408, it came too slowly.
+        Overloaded: too many bodies are under way; nothing was read.
+        ClientGone: the client left before it was complete.
+    """
+    return _incoming(request).chunks(bytes_max)
 
 
 async def until_disconnected(request: Request, wait: Callable[[], Awaitable[T]]) -> T:
