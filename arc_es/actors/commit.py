@@ -32,19 +32,35 @@ class Committer:
 
         JournalUnavailable (nothing was written) and OutcomeUnknown are answered only after retrying for the bound. The
         work is shielded from cancellation, so that a caller who leaves cannot leave a history half-decided.
+
+        Raises:
+            JournalClosed: the service is ending.
+            JournalCorrupt: the last message of a history cannot be understood.
         """
         with trio.CancelScope(shield=True):
             outcomes = await self._journal.append(appends)
             unclear = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, int | JournalFull)]
             if unclear:
-                deadline = trio.current_time() + self._seconds_max
-                async with trio.open_nursery() as nursery:
-                    for index in unclear:
-                        nursery.start_soon(self._settle_into, outcomes, index, appends[index], deadline)
+                await self._settle_each(appends, outcomes, unclear)
         return outcomes
 
-    async def _settle_into(self, outcomes: list[AppendOutcome], index: int, append: Append, deadline: float) -> None:
-        outcomes[index] = await self._settle(append, outcomes[index], deadline)
+    async def _settle_each(
+        self, appends: Sequence[Append], outcomes: list[AppendOutcome], unclear: Sequence[int]
+    ) -> None:
+        deadline = trio.current_time() + self._seconds_max
+        failures: list[Exception] = []
+
+        async def settle(index: int) -> None:
+            try:
+                outcomes[index] = await self._settle(appends[index], outcomes[index], deadline)
+            except Exception as failure:  # noqa: BLE001 - raised below, so that the nursery does not wrap it
+                failures.append(failure)
+
+        async with trio.open_nursery() as nursery:
+            for index in unclear:
+                nursery.start_soon(settle, index)
+        if failures:
+            raise failures[0]
 
     async def _settle(self, append: Append, outcome: AppendOutcome, deadline: float) -> AppendOutcome:
         """Find out what became of one append, sending it again as often as needed."""

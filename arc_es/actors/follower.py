@@ -14,7 +14,8 @@ from arc_es.domain.recorded import Key
 from arc_es.ports import Journal, JournalClosed, JournalUnavailable, ReadModels
 
 RETRY_SECONDS: Final = 0.2
-CATCH_UP_SECONDS_MAX: Final = 5.0
+APPLY_SECONDS_MAX: Final = 10.0
+"""How long what is stored may take to come back. Not for ever: somebody holds a turn, or waits for an answer."""
 
 
 class Follower:
@@ -79,6 +80,7 @@ class Follower:
 
         Raises:
             JournalClosed: the following has ended, so it never will be.
+            JournalUnavailable: the journal does not deliver it in `APPLY_SECONDS_MAX`.
         """
         if position <= self.applied:
             return
@@ -87,9 +89,12 @@ class Follower:
         event = self._waiting.get(position)
         if event is None:
             event = self._waiting[position] = trio.Event()
-        await event.wait()
+        with trio.move_on_after(APPLY_SECONDS_MAX):
+            await event.wait()
         if position > self.applied:
-            raise JournalClosed("Nothing is applied any more")
+            if self._ended:
+                raise JournalClosed("Nothing is applied any more")
+            raise JournalUnavailable("The journal does not deliver what it stored")
 
     async def changed(self, key: Key) -> None:
         """Wait for the next message of one history."""
@@ -103,18 +108,11 @@ class Follower:
                 del self._watching[key]  # a history may never change again
 
     async def caught_up(self) -> None:
-        """Wait until all that is stored now has been applied.
-
-        Raises:
-            JournalUnavailable: the journal cannot be reached, or does not deliver.
-        """
-        with trio.move_on_after(CATCH_UP_SECONDS_MAX):
-            await self.reached(await self._journal.end())
-            return
-        raise JournalUnavailable("The journal does not deliver what it stored")
+        """Wait until all that is stored now has been applied. Raises as `reached`."""
+        await self.reached(await self._journal.end())
 
     async def caught_up_with(self, key: Key) -> None:
-        """Wait until all that is stored of one history now has been applied."""
+        """Wait until all that is stored of one history now has been applied. Raises as `reached`."""
         last = await self._journal.last(key)
         if last is not None:
             await self.reached(last.position)

@@ -16,6 +16,7 @@ import trio
 
 from arc_es.journal.stream import NANOSECONDS, api, error_number
 from arc_es.journal.subjects import EVENTS, STREAM, key_of
+from arc_es.journal.watch import StreamWatch
 from arc_es.nats_bridge import STATUS, Bridge
 from arc_es.nats_frames import Incoming
 from arc_es.ports import Handle, JournalUnavailable
@@ -39,8 +40,9 @@ log = logging.getLogger("arc_es.nats")
 class Cursor:
     """How far a follower is. One consumer after the other feeds it."""
 
-    def __init__(self, bridge: Bridge, after: int, handle: Handle) -> None:
+    def __init__(self, bridge: Bridge, watch: StreamWatch, after: int, handle: Handle) -> None:
         self._bridge = bridge
+        self._watch = watch
         self._handle = handle
         self.position = after
         self.failure: Exception | None = None
@@ -56,6 +58,7 @@ class Cursor:
     async def run_consumer(self) -> None:
         """Have a consumer feed us until it ends. Raises JournalUnavailable if there can be none now."""
         self._fresh()
+        await self._watch.wait_checked()
         name = secrets.token_hex(8)
         subjects: list[str] = []  # filled inside the loop, even if we are cancelled meanwhile
         try:
@@ -120,6 +123,7 @@ class Cursor:
             self.ended.set()
             return
         self.position = position
+        self._watch.known = position, message.data
 
     def _control(self, message: Incoming) -> None:
         """Answer flow control at once, and see from heartbeats whether the last messages were lost."""

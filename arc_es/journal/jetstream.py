@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -13,8 +13,10 @@ import trio
 from arc_es.domain.recorded import Key
 from arc_es.journal.follow import Cursor, follow
 from arc_es.journal.pump import Pump
+from arc_es.journal.room import Room
 from arc_es.journal.stream import api, error_number
 from arc_es.journal.subjects import EVENTS, STREAM, event_subject
+from arc_es.journal.watch import Disk, StreamWatch
 from arc_es.nats_bridge import Bridge, status_of
 from arc_es.nats_frames import Incoming
 from arc_es.ports import Append, AppendOutcome, Handle, JournalClosed, JournalUnavailable, Message
@@ -34,20 +36,25 @@ HEADER_SEQUENCE: Final = "Nats-Sequence"
 class JetStreamJournal:
     """A `Journal` in the stream ARC. Made by `open_journal`."""
 
-    def __init__(self, bridge: Bridge, pump: Pump) -> None:
+    def __init__(self, bridge: Bridge, pump: Pump, watch: StreamWatch, room: Room) -> None:
         self._bridge = bridge
         self._pump = pump
+        self._watch = watch
+        self._room = room
         self._closed = False
         self._cursor: Cursor | None = None
 
     @property
     def available(self) -> bool:
         followed = self._cursor is None or self._cursor.fed
-        return self._bridge.available and followed and not self._closed
+        return self._bridge.available and self._watch.checked and followed and not self._closed
 
     @property
     def spacious(self) -> bool:
-        return True
+        return self._room.spacious
+
+    def reserve_for(self, live: Callable[[], int]) -> None:
+        self._room.live = live
 
     def close(self) -> None:
         """Refuse further use."""
@@ -57,7 +64,7 @@ class JetStreamJournal:
         return await self._pump.append(appends)
 
     async def read(self, positions: Sequence[int]) -> list[bytes | None]:
-        self._check()
+        await self._check()
         payloads: list[bytes | None] = []
         for start in range(0, len(positions), READ_WINDOW):
             window = positions[start : start + READ_WINDOW]
@@ -72,7 +79,7 @@ class JetStreamJournal:
         return None if stored is None else _data(stored)
 
     async def last(self, key: Key) -> Message | None:
-        self._check()
+        await self._check()
         stored = await self._stored({"last_by_subj": event_subject(key)})
         return None if stored is None else Message(stored["seq"], key, _data(stored))
 
@@ -101,18 +108,22 @@ class JetStreamJournal:
         return [Message(_sequence(answer), key, answer.data) for answer in answers[:-1]]
 
     async def end(self) -> int:
-        self._check()
+        await self._check()
         stored = await self._stored({"last_by_subj": EVERYTHING})
         if stored is None or not stored["subject"].startswith(EVENTS.rstrip(">")):
             stored = await self._stored({"last_by_subj": EVENTS})  # empty, or the last event was deleted
         return 0 if stored is None else int(stored["seq"])
 
     async def follow(self, after: int, handle: Handle) -> None:
-        self._check()
-        self._cursor = Cursor(self._bridge, after, handle)
+        self._check_open()
+        self._cursor = Cursor(self._bridge, self._watch, after, handle)
         await follow(self._bridge, self._cursor)
 
-    def _check(self) -> None:
+    async def _check(self) -> None:
+        self._check_open()
+        await self._watch.wait_checked()
+
+    def _check_open(self) -> None:
         if self._closed:
             raise JournalClosed("The journal is closed")
 
@@ -137,13 +148,25 @@ def _sequence(answer: Incoming) -> int:
 
 
 @asynccontextmanager
-async def open_journal(bridge: Bridge) -> AsyncGenerator[JetStreamJournal, None]:
-    """The journal on a bridge whose stream exists (`stream.ensure_stream`). Appends that wait at the end get one."""
-    pump = Pump(bridge)
-    journal = JetStreamJournal(bridge, pump)
+async def open_journal(
+    bridge: Bridge, *, headroom_bytes: int = -1, disk: Disk | None = None
+) -> AsyncGenerator[JetStreamJournal, None]:
+    """The journal on a bridge whose stream exists (`stream.ensure_stream`). Appends that wait at the end get one.
+
+    headroom_bytes: see `room.Room`. disk: where our own server stores; None: it is somebody else's.
+
+    Raises:
+        JournalMismatch: in a group, while the body runs: the stream was replaced under it.
+    """
+    room = Room(headroom_bytes)
+    watch = StreamWatch(bridge, room, disk)
+    pump = Pump(bridge, room, watch)
+    journal = JetStreamJournal(bridge, pump, watch, room)
     failure: Exception | None = None
+    await watch.look()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pump.watch)
+        nursery.start_soon(watch.run)
         try:
             yield journal
         except Exception as error:  # noqa: BLE001 - raised again below, so that the nursery does not wrap it

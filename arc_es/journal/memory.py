@@ -7,11 +7,12 @@ It passes the same contract suite (`tests/contract/`). Nothing survives the proc
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
 from arc_es.domain.recorded import Key
+from arc_es.journal.room import Bound, Room
 from arc_es.ports import (
     Append,
     AppendOutcome,
@@ -24,6 +25,8 @@ from arc_es.ports import (
     OutcomeUnknown,
 )
 
+RECORD_BYTES = 256
+"""What a message takes beside what it says, about as in JetStream."""
 _FOLLOW_SLICE = 256
 """Messages handed to a follower before other tasks get to run."""
 
@@ -42,10 +45,13 @@ class Fault(enum.Enum):
 
 
 class MemoryJournal:
-    """A `Journal` in a list. `fault` is what is wrong with it now, None if nothing is."""
+    """A `Journal` in a list. `fault` is what is wrong with it now, None if nothing is; bytes_max may be changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int | None = None, headroom_bytes: int = -1) -> None:
         self.fault: Fault | None = None
+        self.bytes_max = bytes_max
+        self._bytes = 0
+        self._room = Room(headroom_bytes)
         self._messages: list[tuple[Key | None, bytes]] = []  # index is position - 1; no key: a body
         self._histories: dict[Key, list[int]] = {}
         self._end = 0
@@ -54,7 +60,11 @@ class MemoryJournal:
 
     @property
     def spacious(self) -> bool:
-        return True
+        self._room.looked([] if self.bytes_max is None else [Bound(self.bytes_max, self._bytes)])
+        return self._room.spacious
+
+    def reserve_for(self, live: Callable[[], int]) -> None:
+        self._room.live = live
 
     @property
     def available(self) -> bool:
@@ -83,6 +93,8 @@ class MemoryJournal:
         history = self._histories.get(item.key, [])
         if (history[-1] if history else 0) != item.expected:
             outcome: AppendOutcome = Conflict("Another message came first")
+        elif self.bytes_max is not None and self._bytes + _size_bytes(item) > self.bytes_max:
+            return JournalFull("The journal has no room")
         else:
             outcome = self._store(item)
         if self.fault is Fault.LOST_ACK:
@@ -90,6 +102,7 @@ class MemoryJournal:
         return outcome
 
     def _store(self, item: Append) -> int:
+        self._bytes += _size_bytes(item)
         if item.body is not None:
             self._messages.append((None, item.body))
         self._messages.append((item.key, item.payload))
@@ -137,3 +150,8 @@ class MemoryJournal:
                         handle(at, key, payload)
             if at >= len(self._messages) or not self.available:
                 await grown.wait()
+
+
+def _size_bytes(item: Append) -> int:
+    bodies_bytes = 0 if item.body is None else RECORD_BYTES + len(item.body)
+    return RECORD_BYTES + len(item.payload) + bodies_bytes

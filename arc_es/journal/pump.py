@@ -21,7 +21,9 @@ import orjson
 import trio
 
 from arc_es.journal.pace import Pace
+from arc_es.journal.room import Room
 from arc_es.journal.subjects import STREAM, body_subject, event_subject
+from arc_es.journal.watch import StreamWatch
 from arc_es.nats_bridge import NO_RESPONDERS, Bridge, status_of
 from arc_es.nats_frames import Incoming
 from arc_es.ports import (
@@ -64,6 +66,10 @@ BATCH_HAS_DUPLICATE: Final = 10201
 STORE_FAILED: Final = 10077
 STORAGE_EXCEEDED: Final = 10047
 ACCOUNT_LIMIT_EXCEEDED: Final = 10002
+INSUFFICIENT_RESOURCES: Final = 10023
+
+RECORD_BYTES: Final = 60
+"""What a stored message takes beside its subject, headers and payload: the record, and the framing of headers."""
 
 _MEANING: Final[dict[int, type[JournalError]]] = {
     WRONG_LAST_SEQUENCE: Conflict,
@@ -74,6 +80,7 @@ _MEANING: Final[dict[int, type[JournalError]]] = {
     STORE_FAILED: JournalFull,
     STORAGE_EXCEEDED: JournalFull,
     ACCOUNT_LIMIT_EXCEEDED: JournalFull,
+    INSUFFICIENT_RESOURCES: JournalFull,
 }
 """What an error number means; any other (10167 too many requests, batch limits, no leader …) is JournalUnavailable."""
 
@@ -123,8 +130,10 @@ _Frame: TypeAlias = tuple[str, bytes, dict[str, str]]
 class Pump:
     """Sends appends in groups. Whoever makes one runs `watch` in a task."""
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, room: Room, watch: StreamWatch) -> None:
         self._bridge = bridge
+        self._room = room
+        self._watch = watch
         self._calls: deque[_Call] = deque()
         self._queued = self._queued_bytes = 0
         self._flight: _Flight | None = None
@@ -143,9 +152,13 @@ class Pump:
             return []
         call = _Call([0] * len(appends), len(appends), trio.current_time())
         call.items.extend(_item(call, index, append) for index, append in enumerate(appends))
-        if not self._bridge.available:
-            return [JournalUnavailable(_NOT_SENT)] * len(appends)
+        try:
+            await self._watch.wait_checked()
+        except JournalUnavailable as trouble:
+            return [trouble] * len(appends)
         size_bytes = sum(item.size_bytes for item in call.items)
+        if not self._room.fits(self._queued_bytes + size_bytes):
+            return [JournalFull("The disk of the journal is nearly full")] * len(appends)
         if self._queued and (
             self._queued + len(appends) > QUEUE_MAX or self._queued_bytes + size_bytes > QUEUE_BYTES_MAX
         ):
@@ -228,7 +241,7 @@ class Pump:
             else:
                 ((subject, payload, headers),) = _frames(item)
                 headers[HEADER_STREAM] = STREAM
-                self._bridge.publish(subject, payload, reply=self._expect(flight, settle), headers=headers)
+                self._publish(subject, payload, headers, self._expect(flight, settle))
 
     def _send_batch(self, flight: _Flight, items: Sequence[_Item], settle: _Settle) -> None:
         """Send items as one atomic batch. Its first message is answered when accepted, its last when all are stored."""
@@ -241,8 +254,11 @@ class Pump:
         for number, (subject, payload, headers) in enumerate(frames, 1):
             headers[HEADER_BATCH] = batch
             headers[HEADER_BATCH_SEQUENCE] = str(number)
-            reply = inbox if number in (1, last) else ""
-            self._bridge.publish(subject, payload, reply=reply, headers=headers)
+            self._publish(subject, payload, headers, inbox if number in (1, last) else "")
+
+    def _publish(self, subject: str, payload: bytes, headers: dict[str, str], reply: str) -> None:
+        self._watch.appended(RECORD_BYTES + len(subject) + len(payload) + sum(map(len, (*headers, *headers.values()))))
+        self._bridge.publish(subject, payload, reply=reply, headers=headers)
 
     def _expect(self, flight: _Flight, settle: _Settle) -> str:
         def take(message: Incoming | None) -> None:
@@ -282,6 +298,8 @@ class Pump:
             if item not in flight.left:
                 continue
             flight.left.remove(item)
+            if isinstance(outcome, int):
+                self._watch.known_end = max(self._watch.known_end, outcome)
             call = item.call
             call.outcomes[item.index] = outcome
             call.left -= 1

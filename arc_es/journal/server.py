@@ -96,6 +96,11 @@ class EmbeddedServer:
         return Endpoint(f"nats://{LOOPBACK}:{self._variables.port}", USER, self._variables.password)
 
     @property
+    def max_file_store_bytes(self) -> int:
+        """Most bytes that it stores."""
+        return self._variables.max_file_store_bytes
+
+    @property
     def pid(self) -> int:
         """Process id of the present child, or of the last one."""
         return self._child.pid

@@ -1,7 +1,8 @@
-"""The stream that the journal needs: made if it is absent, compared if it is there, never changed."""
+"""The stream that the journal needs: made if it is absent, compared if it is there, changed only in its size."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +19,11 @@ DUPLICATE_WINDOW_SECONDS: Final = 120
 NANOSECONDS: Final = 1_000_000_000
 STREAM_NOT_FOUND: Final = 10059
 STREAM_NAME_IN_USE: Final = 10058
+SETTABLE: Final = "max_bytes"
+"""The one field that may be changed after the stream was made."""
 METADATA: Final = {"arc_es.schema": "1", "arc_es.owner": "arc_es"}
+
+log = logging.getLogger("arc_es.nats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,31 +82,17 @@ def error_number(answer: Mapping[str, Any]) -> int:
 
 
 async def compare_stream(bridge: Bridge, settings: StreamSettings) -> list[Difference] | None:
-    """How the stream differs from the settings; None if there is no stream.
+    """How the stream differs from the settings, but in its size, which is set; None if there is no stream.
 
     Raises:
         JournalUnavailable: JetStream cannot be reached.
     """
-    answer = await api(bridge, f"STREAM.INFO.{STREAM}")
-    if error_number(answer) == STREAM_NOT_FOUND:
-        return None
-    if error_number(answer):
-        raise JournalUnavailable(f"The stream cannot be looked at: {answer['error'].get('description')}")
-    found = answer["config"]
-    differences = []
-    for name, wanted in settings.config().items():
-        have = found.get(name, type(wanted)())
-        if name == "metadata":
-            have = {key: value for key, value in have.items() if key in METADATA}  # the server adds its own
-        elif name == "compression":
-            have = have or "none"
-        if have != wanted:
-            differences.append(Difference(name, have, wanted))
-    return differences
+    found = await _look(bridge)
+    return None if found is None else _differences(found["config"], settings)
 
 
 async def ensure_stream(bridge: Bridge, settings: StreamSettings | None = None) -> None:
-    """Create the stream if it is absent, else see that it is as wanted.
+    """Create the stream if it is absent, else see that it is as wanted, and as large as wanted.
 
     Raises:
         JournalMismatch: the stream or the server is not as this version needs it.
@@ -109,17 +100,58 @@ async def ensure_stream(bridge: Bridge, settings: StreamSettings | None = None) 
     """
     settings = settings or StreamSettings()
     check_server(bridge)
-    differences = await compare_stream(bridge, settings)
-    if differences is None:
+    found = await _look(bridge)
+    if found is None:
         answer = await api(bridge, f"STREAM.CREATE.{STREAM}", settings.config())
         if error_number(answer) not in (0, STREAM_NAME_IN_USE):  # in use: another node was faster
             raise JournalUnavailable(f"The stream cannot be made: {answer['error'].get('description')}")
-        differences = await compare_stream(bridge, settings)
-    if differences:
+        found = await _look(bridge)
+        if found is None:
+            raise JournalUnavailable("The stream that was made is not there yet")
+    if differences := _differences(found["config"], settings):
         raise JournalMismatch(
             f"The stream {STREAM} is not as this version needs it: {'; '.join(map(str, differences))}."
             " Nothing was changed."
         )
+    if found["config"][SETTABLE] != settings.max_bytes:
+        await _resize(bridge, found, settings.max_bytes)
+
+
+async def _look(bridge: Bridge) -> dict[str, Any] | None:
+    answer = await api(bridge, f"STREAM.INFO.{STREAM}")
+    if error_number(answer) == STREAM_NOT_FOUND:
+        return None
+    if error_number(answer):
+        raise JournalUnavailable(f"The stream cannot be looked at: {answer['error'].get('description')}")
+    return answer
+
+
+def _differences(found: Mapping[str, Any], settings: StreamSettings) -> list[Difference]:
+    differences = []
+    for name, wanted in settings.config().items():
+        have = found.get(name, type(wanted)())
+        if name == "metadata":
+            have = {key: value for key, value in have.items() if key in METADATA}  # the server adds its own
+        elif name == "compression":
+            have = have or "none"
+        if have != wanted and name != SETTABLE:
+            differences.append(Difference(name, have, wanted))
+    return differences
+
+
+async def _resize(bridge: Bridge, found: Mapping[str, Any], max_bytes: int) -> None:
+    """Give the stream another size, never one below what it holds: its events stay, but nothing could end any more."""
+    used, before = found["state"]["bytes"], found["config"][SETTABLE]
+    if -1 < max_bytes < used:
+        raise JournalMismatch(
+            f"stream_bytes_max is {max_bytes}, but the stream {STREAM} holds {used} bytes already. Nothing was changed."
+        )
+    answer = await api(bridge, f"STREAM.UPDATE.{STREAM}", {**found["config"], SETTABLE: max_bytes})
+    if error_number(answer):
+        raise JournalMismatch(
+            f"The stream {STREAM} cannot be given {SETTABLE} {max_bytes}: {answer['error'].get('description')}."
+        )
+    log.warning("The stream %s now has %s %d; it was %d", STREAM, SETTABLE, max_bytes, before)
 
 
 def check_server(bridge: Bridge) -> None:

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from arc_es.actors.turns import APPLY_SECONDS_MAX
+from arc_es.actors.follower import APPLY_SECONDS_MAX
 from arc_es.bootstrap import assemble
 from arc_es.config import Config
 from arc_es.domain.ids import OPERATOR
