@@ -1,90 +1,224 @@
-"""How params and answers are stored, and how they are read back as wire JSON."""
+"""Where params and answers are kept, and how they are found again.
+
+Up to 4 KiB inside the event, up to 150 000 bytes as a message beside it, larger ones in the body store (design section
+3). A body that came through storage and is small enough is taken out of it, so that nobody who reads it has to care.
+"""
 
 from __future__ import annotations
 
 import binascii
 import hashlib
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import orjson
+import trio
 
 from arc_es.actors.messages import Messages
 from arc_es.codec import decode, inline_base64
-from arc_es.domain.errors import NotImplementedHere
-from arc_es.domain.events import Body, CommandFailed, CommandSucceeded
+from arc_es.domain.events import SIZE_UNKNOWN, Body, CommandFailed, CommandSucceeded, Event, PayloadStored
 from arc_es.domain.intents import RespondError
 from arc_es.domain.limits import EVENT_BODY_BYTES_MAX, INLINE_BYTES_MAX
-from arc_es.domain.state import TERMINAL, Expired
-from arc_es.ports import Row
-from arc_es.wire import ErrorResponse, InlineBody, error_response, inline_body, storage_body, success_response
+from arc_es.domain.state import TERMINAL, Expired, needs_body
+from arc_es.ports import BodyStore, BodyStoreError, Row, Slot, StoredBody
+from arc_es.wire import ErrorResponse, InlineBody, StorageBody
 
 ERROR_PREVIEW_CHARS: Final = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A body that travels inside JSON."""
+
+    base64: str
+
+
+@dataclass(frozen=True, slots=True)
+class InStore:
+    """A body that is downloaded by a URL of its own. size: bytes."""
+
+    ref: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A body that was not uploaded; size: bytes, None if its sender did not say."""
+
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Params that cannot be delivered: `gone` for good, or only out of reach now."""
+
+    gone: bool
+
+
+Found: TypeAlias = Inline | InStore | Announced
+Deliverable: TypeAlias = Inline | InStore
+Answer: TypeAlias = ErrorResponse | Found
+Stored: TypeAlias = tuple[Body, bytes | None]
+"""How a body is stored, and the bytes that go beside the event, if they do."""
+
+
 class Bodies:
-    """Reads bodies from where the state says that they are."""
+    """Stores bodies, and reads them from where the state says that they are."""
 
-    def __init__(self, messages: Messages) -> None:
+    def __init__(self, messages: Messages, store: BodyStore) -> None:
         self._messages = messages
+        self.store = store
+        self.unclaimed: set[str] = set()
+        """Refs that this process has stored and whose event may still be on its way to the journal."""
 
-    async def params_base64(self, rows: Sequence[Row]) -> list[str]:
-        """The whole params of some commands, all read at once. Raises as `Messages.get_many`."""
+    # --- storing
+
+    @asynccontextmanager
+    async def storing(self, slot: Slot, body: InlineBody) -> AsyncGenerator[Stored, None]:
+        """Bytes that came inside JSON; large ones are in the store inside the block, and claimed by its end.
+
+        Raises:
+            BodyStoreError: the store cannot take them; nothing was stored.
+        """
+        if len(body.raw) <= INLINE_BYTES_MAX:
+            yield inline(body.raw, body.base64)
+            return
+        kept = await self.store.keep(slot, body.raw)
+        self.unclaimed.add(kept.ref)
+        try:
+            yield in_store(kept), None
+        finally:
+            self.unclaimed.discard(kept.ref)
+
+    @asynccontextmanager
+    async def claiming(self, kept: StoredBody) -> AsyncGenerator[Stored, None]:
+        """A sealed upload; a small one is taken out of the store. Raises BodyStoreError, BodyMissing."""
+        self.unclaimed.add(kept.ref)
+        try:
+            if kept.size <= INLINE_BYTES_MAX:
+                yield inline(await self._whole(kept.ref))
+            else:
+                yield in_store(kept), None
+        finally:
+            self.unclaimed.discard(kept.ref)
+
+    async def _whole(self, ref: str) -> bytes:
+        async with self.store.read(ref) as reader:
+            return b"".join([chunk async for chunk in reader.chunks])
+
+    # --- finding
+
+    async def deliverable(self, rows: Sequence[Row]) -> list[Deliverable | Missing]:
+        """The params of some commands, read together; what cannot be delivered is `Missing`. Raises JournalError."""
         beside = [row.state.facts.params_place == "message" for row in rows]
         payloads = await self._messages.get_many(
             [row.params_at - is_beside for row, is_beside in zip(rows, beside, strict=True)]
         )
-        return [
-            _base64_of(is_beside=is_beside, payload=payload)
-            for is_beside, payload in zip(beside, payloads, strict=True)
-        ]
+        found: list[Deliverable | Missing] = []
+        for row, is_beside, payload in zip(rows, beside, payloads, strict=True):
+            if row.state.facts.params_place == "store":
+                found.append(_from_event(decode(payload).events[-1]))
+            else:
+                found.append(Inline(_base64_of(is_beside=is_beside, payload=payload)))
+        if any(isinstance(body, InStore) for body in found):
+            await self._check(found)
+        return found
 
-    async def params(self, row: Row) -> dict[str, object]:
-        """The params as a BodySpec."""
+    async def _check(self, found: list[Deliverable | Missing]) -> None:
+        """See that what lies in the store is there."""
+
+        async def check(index: int, ref: str) -> None:
+            try:
+                if not await self.store.exists(ref):
+                    found[index] = Missing(gone=True)
+            except BodyStoreError:
+                found[index] = Missing(gone=False)
+
+        async with trio.open_nursery() as nursery:
+            for index, body in enumerate(found):
+                if isinstance(body, InStore):
+                    nursery.start_soon(check, index, body.ref)
+
+    async def params(self, row: Row) -> Found:
+        """The params of a command. Raises JournalError."""
         facts = row.state.facts
         if facts.params_place is None:
-            return storage_body(facts.params_size)
-        return inline_body((await self.params_base64([row]))[0])
+            return Announced(facts.params_size)
+        is_beside = facts.params_place == "message"
+        payload = await self._messages.get(row.params_at - is_beside)
+        if facts.params_place == "store":
+            return _from_event(decode(payload).events[-1])
+        return Inline(_base64_of(is_beside=is_beside, payload=payload))
 
-    async def answer(self, row: Row) -> dict[str, object] | None:
-        """The accepted answer as a CommandResponse; None in EXPIRED and in every state that is not terminal."""
+    async def answer(self, row: Row) -> Answer | None:
+        """The accepted answer; None in EXPIRED and in every state that is not terminal. Raises JournalError."""
         if not isinstance(row.state, TERMINAL) or isinstance(row.state, Expired):
             return None
-        event = decode(await self._messages.get(row.answer_at)).events[-1]
+        event = await self.event(row.answer_at)
         if isinstance(event, CommandSucceeded):
-            return success_response(await self.inline(event.response, row.answer_at))
+            return await self.found(event.response, row.answer_at)
         if not isinstance(event, CommandFailed):
             raise TypeError(f"the answer of a command is a {type(event).__name__}")
-        if event.body is not None:
-            return await self.long_error(row.answer_at)
-        return error_response(event.code, event.message, event.details)
+        return await self.error(event, row.answer_at)
 
-    async def inline(self, body: Body, at: int) -> dict[str, object]:
-        """The body of an event in the message at `at`, as an inline BodySpec."""
+    async def event(self, at: int) -> Event:
+        """The last event of the message at `at`. Raises JournalError."""
+        return decode(await self._messages.get(at)).events[-1]
+
+    async def found(self, body: Body, at: int) -> Found:
+        """The body of an event in the message at `at`. Raises JournalError."""
         if body.place == "event":
-            return inline_body(body.base64 or "")
-        return inline_body(_base64_of(is_beside=True, payload=await self._messages.get(at - 1)))
+            return Inline(body.base64 or "")
+        if body.place == "message":
+            return Inline(_base64_of(is_beside=True, payload=await self._messages.get(at - 1)))
+        if body.ref is not None:
+            return InStore(body.ref, body.size)
+        return Announced(None if body.size == SIZE_UNKNOWN else body.size)
 
-    async def long_error(self, at: int) -> dict[str, object]:
-        """The error answer that lies beside the message at `at`, as a CommandResponse."""
+    async def error(self, event: CommandFailed | PayloadStored, at: int) -> ErrorResponse:
+        """The error answer in the message at `at`; a long one lies beside it, whole. Raises JournalError."""
+        if event.body is None:
+            return ErrorResponse(event.code or "", event.message or "", event.details)
         whole = orjson.loads(await self._messages.get(at - 1))
-        return error_response(whole["code"], whole["message"], whole.get("details"))
+        return ErrorResponse(whole["code"], whole["message"], whole.get("details"))
 
 
-def stored(body: InlineBody) -> tuple[Body, bytes | None]:
-    """How a body is stored, and the bytes that go beside the event if they do not go inside."""
-    size = len(body.raw)
-    if size > INLINE_BYTES_MAX:
-        raise NotImplementedHere("Bodies above 150000 bytes are not supported by this version")
-    sha256 = hashlib.sha256(body.raw).hexdigest()
-    if size <= EVENT_BODY_BYTES_MAX:
-        return Body(place="event", size=size, sha256=sha256, base64=body.base64), None
-    return Body(place="message", size=size, sha256=sha256), body.raw
+def inline(raw: bytes, base64: str | None = None) -> Stored:
+    """A body of at most 150 000 bytes: inside the event, or beside it."""
+    sha256 = hashlib.sha256(raw).hexdigest()
+    if len(raw) > EVENT_BODY_BYTES_MAX:
+        return Body(place="message", size=len(raw), sha256=sha256), raw
+    text = base64 if base64 is not None else binascii.b2a_base64(raw, newline=False).decode()
+    return Body(place="event", size=len(raw), sha256=sha256, base64=text), None
 
 
-def params_digest(body: InlineBody) -> str:
-    """What is compared when an idempotency key comes again: the mode and the bytes (`arc.v1` 4.5)."""
+def in_store(kept: StoredBody) -> Body:
+    """A body that stays in the body store."""
+    return Body(place="store", size=kept.size, sha256=kept.sha256, ref=kept.ref)
+
+
+def described(body: InlineBody) -> Body:
+    """A body of which only size and digest are recorded."""
+    return Body(place="store", size=len(body.raw), sha256=hashlib.sha256(body.raw).hexdigest())
+
+
+def announced(body: StorageBody) -> Body:
+    """A body that nobody has uploaded; its digest is of what was said about it."""
+    size = SIZE_UNKNOWN if body.size is None else body.size
+    return Body(place="store", size=size, sha256=_digest_of_announced(body))
+
+
+def params_digest(body: InlineBody | StorageBody) -> str:
+    """What is compared when an idempotency key comes again: the mode and the bytes, or the announced size (4.5)."""
+    if isinstance(body, StorageBody):
+        return _digest_of_announced(body)
     return hashlib.sha256(b"inline\0" + body.raw).hexdigest()
+
+
+def _digest_of_announced(body: StorageBody) -> str:
+    return hashlib.sha256(f"storage\0{'' if body.size is None else body.size}".encode()).hexdigest()
 
 
 def respond_error(response: ErrorResponse) -> tuple[RespondError, bytes | None]:
@@ -108,6 +242,13 @@ def respond_error(response: ErrorResponse) -> tuple[RespondError, bytes | None]:
         body=Body(place="message", size=len(raw), sha256=sha256),
     )
     return intent, raw
+
+
+def _from_event(event: object) -> InStore:
+    body = needs_body(event)  # type: ignore[arg-type]  # an event that params_at names
+    assert body is not None, "params_at names an event without params"
+    assert body.ref is not None, "params in the store have a ref"
+    return InStore(body.ref, body.size)
 
 
 def _base64_of(*, is_beside: bool, payload: bytes) -> str:

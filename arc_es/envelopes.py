@@ -1,27 +1,24 @@
-"""Envelopes: what a receiver gets with a lease, with signed URLs of its own (`arc.v1` 3.9, 4.7)."""
+"""Envelopes: what a receiver gets with a lease, and a worker by push, with signed URLs of its own (`arc.v1` 3.9)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from arc_es.domain.ids import Micros
-from arc_es.domain.limits import INLINE_BYTES_MAX, SECOND
+from arc_es.domain.limits import INLINE_BYTES_MAX
 from arc_es.leasing import Granted
-from arc_es.signing import Signer, response_expires
-from arc_es.wire import PROTOCOL, format_time, inline_body, target_json
+from arc_es.links import TRANSFER_SECONDS, Links
+from arc_es.ports import Slot
+from arc_es.signing import LIFETIME_SECONDS_MIN, TOLERANCE_SECONDS
+from arc_es.wire import PROTOCOL, format_time, target_json
 
 
 class Envelopes:
-    """Writes the envelopes of one lease answer.
+    """Writes the envelopes of one lease answer, or of one push. Its URLs outlive the lease (`arc.v1` section 0)."""
 
-    base: `{base}` for absolute URLs, None for URLs relative to the lease endpoint.
-    """
-
-    def __init__(self, signer: Signer, base: str | None, now: Micros, lease_seconds: int) -> None:
-        self._signer = signer
-        self._commands = "" if base is None else f"{base}/commands/"
-        self._storage = "../storage/" if base is None else f"{base}/storage/"
-        self._expires = response_expires(now, lease_seconds)
+    def __init__(self, links: Links, lease_seconds: int) -> None:
+        self._links = links
+        self._download_seconds = max(TRANSFER_SECONDS, lease_seconds + TOLERANCE_SECONDS)
+        self._respond_seconds = max(LIFETIME_SECONDS_MIN, lease_seconds + TOLERANCE_SECONDS)
 
     def lease(self, granted: Granted) -> dict[str, Any]:
         """A LeaseInfo (`arc.v1` 3.11)."""
@@ -51,27 +48,16 @@ class Envelopes:
         if facts.deadline is not None:
             envelope["deadline"] = format_time(facts.deadline)
         envelope["command"] = facts.route.command
-        envelope["params"] = inline_body(granted.params_base64)
+        slot = Slot(granted.command_id, "params")
+        envelope["params"] = self._links.body(slot, granted.params, self._download_seconds)
         envelope["responseHandling"] = self._response_handling(granted.command_id)
         return envelope
 
     def _response_handling(self, command_id: str) -> dict[str, Any]:
-        expires = self._expires
-        token = self._signer.response_token(command_id, expires)
-        path = f"arc/commands/{command_id}/response"
-        signature = self._signer.storage_signature("PUT", path, expires)
+        """A ResponseHandling (`arc.v1` 3.10)."""
+        seconds = self._respond_seconds
         return {
             "maxInlineBytes": INLINE_BYTES_MAX,
-            "submitResponseUrl": f"{self._commands}{command_id}/response?response_token={token}&expires={expires}",
-            "storageUploadRequest": {
-                "backend": {
-                    "type": "http",
-                    "url": f"{self._storage}{path}?expires={expires}&signature={signature}",
-                    "method": "PUT",
-                    "headers": {},
-                },
-                "expiration": format_time(expires * SECOND),
-                "operation": "put",
-                "path": path,
-            },
+            "submitResponseUrl": self._links.respond_url(command_id, seconds),
+            "storageUploadRequest": self._links.upload(Slot(command_id, "response"), seconds),
         }

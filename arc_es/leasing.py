@@ -14,12 +14,12 @@ from arc_es.actors.long_waits import LongWaits
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Ask, Turns
 from arc_es.actors.waiters import Waiter, Waiters
-from arc_es.bodies import Bodies
+from arc_es.bodies import Bodies, Deliverable, Missing
 from arc_es.domain.events import TargetObserved
 from arc_es.domain.ids import OPERATOR, Micros, Target, lease_id_of
-from arc_es.domain.intents import Lease
+from arc_es.domain.intents import Lease, LoseParams
 from arc_es.domain.limits import NAME_BYTES_MAX
-from arc_es.domain.recorded import Principal
+from arc_es.domain.recorded import SERVICE, Principal
 from arc_es.domain.state import Facts, Leased
 from arc_es.ports import Clock, DeploymentsView, JournalError, Overloaded, ReadModels
 from arc_es.wire import LeaseRequest
@@ -31,7 +31,7 @@ POLLS_REMEMBERED_MAX: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A lease that was just given: what an envelope is made from. `params_base64` is the whole body."""
+    """A delivery that was just recorded: what an envelope is made from."""
 
     command_id: str
     facts: Facts
@@ -39,7 +39,7 @@ class Granted:
     attempt: int
     lease_id: str
     expires_at: Micros
-    params_base64: str
+    params: Deliverable
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,32 +161,39 @@ class Leasing:
         return granted, len(granted) < len(reserved)
 
     async def _grant(self, request: LeaseRequest, by: Principal, taken: Sequence[str]) -> list[Granted]:
-        asks = [self._lease_ask(command_id, request, by) for command_id in taken]
-        # Before, not after: a lease whose params cannot be read would be held by nobody until it ends.
-        bodies = await self._bodies.params_base64(
-            [row for ask in asks if (row := self._models.status.get(ask.command_id))]
-        )
-        rows = await self._turns.perform_each(asks)
-        leased = [
-            (ask, row.state, params)
-            for ask, row, params in zip(asks, rows, bodies, strict=True)
-            if row is not None
-            and isinstance(row.state, Leased)
-            and isinstance(ask.intent, Lease)
-            and row.state.lease_id == ask.intent.lease_id
-        ]
-        return [
-            Granted(
-                ask.command_id,
-                state.facts,
-                target_of(self._models.deployments, state.facts),
-                state.attempt,
-                state.lease_id,
-                state.expires_at,
-                params,
+        # Params first: a lease whose params cannot be read would be held by nobody until it ends.
+        deliverable = await self._deliverable(taken)
+        asks = [self._lease_ask(command_id, request, by) for command_id in deliverable]
+        granted: list[Granted] = []
+        for ask, row in zip(asks, await self._turns.perform_each(asks), strict=True):
+            state = None if row is None else row.state
+            if isinstance(state, Leased) and isinstance(ask.intent, Lease) and state.lease_id == ask.intent.lease_id:
+                granted.append(
+                    Granted(
+                        ask.command_id,
+                        state.facts,
+                        target_of(self._models.deployments, state.facts),
+                        state.attempt,
+                        state.lease_id,
+                        state.expires_at,
+                        deliverable[ask.command_id],
+                    )
+                )
+        return granted
+
+    async def _deliverable(self, command_ids: Sequence[str]) -> dict[str, Deliverable]:
+        """Which of these have params that can be delivered now. Those whose params are gone for good fail here."""
+        rows = {command_id: row for command_id in command_ids if (row := self._models.status.get(command_id))}
+        found = dict(zip(rows, await self._bodies.deliverable([*rows.values()]), strict=True))
+        gone = [command_id for command_id, params in found.items() if isinstance(params, Missing) and params.gone]
+        if gone:
+            await self._turns.perform_each(
+                [
+                    Ask(command_id, rows[command_id].state.facts.route.deployment_id, LoseParams(), SERVICE)
+                    for command_id in gone
+                ]
             )
-            for ask, state, params in leased
-        ]
+        return {command_id: params for command_id, params in found.items() if not isinstance(params, Missing)}
 
     def _lease_ask(self, command_id: str, request: LeaseRequest, by: Principal) -> Ask:
         row = self._models.status.get(command_id)

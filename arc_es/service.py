@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
 
 from arc_es.actors.follower import Follower
 from arc_es.actors.long_waits import LongWaits
-from arc_es.actors.messages import Messages
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Ask, Turns
 from arc_es.actors.waiters import Waiters
-from arc_es.bodies import Bodies, params_digest, respond_error, stored
+from arc_es.bodies import (
+    Answer,
+    Bodies,
+    Found,
+    Inline,
+    params_digest,
+)
 from arc_es.codec import decode
 from arc_es.domain.deployments import resolve_target
 from arc_es.domain.errors import (
-    CommandNotFound,
     DeploymentNotFound,
-    InvalidStateTransition,
     KeyWindowOver,
     LeaseNotFound,
     NotImplementedHere,
@@ -39,21 +41,33 @@ from arc_es.domain.ids import (
     command_id_from_key,
     command_id_of,
 )
-from arc_es.domain.intents import Create, Release, RespondSuccess, Tick
+from arc_es.domain.intents import Create, Release
 from arc_es.domain.limits import (
     ATTEMPTS_DEFAULT,
     IDEMPOTENCY_WINDOW,
-    INLINE_BYTES_MAX,
 )
 from arc_es.domain.queues import QueueCounts
-from arc_es.domain.recorded import SERVICE, CommandKey, Decision, Principal
-from arc_es.domain.state import TERMINAL, Facts, next_due
+from arc_es.domain.recorded import CommandKey, Decision, Principal
+from arc_es.domain.state import TERMINAL, Facts
 from arc_es.leasing import Granted, Leasing, Poll, target_of
+from arc_es.lookup import Lookup
 from arc_es.payloads import PayloadRequest, Payloads
-from arc_es.ports import Clock, Journal, JournalError, Message, Overloaded, ReadModels, Row
+from arc_es.ports import (
+    BodyStore,
+    Clock,
+    Journal,
+    Message,
+    ReadModels,
+    Row,
+    Slot,
+)
+from arc_es.responding import Responding
+from arc_es.tokens import Tokens
+from arc_es.transfers import Transfers
 from arc_es.wire import (
     CreateRequest,
     ErrorResponse,
+    InlineBody,
     LeaseRequest,
     StorageBody,
     SuccessResponse,
@@ -81,11 +95,11 @@ class Service:
         journal: Journal,
         models: ReadModels,
         follower: Follower,
-        messages: Messages,
         turns: Turns,
         waiters: Waiters,
         ticker: Ticker,
         clock: Clock,
+        bodies: Bodies,
     ) -> None:
         self._journal = journal
         self._models = models
@@ -93,8 +107,11 @@ class Service:
         self._turns = turns
         self._clock = clock
         self._long_waits = LongWaits()
-        self._bodies = Bodies(messages)
-        self._payloads = Payloads(models=models, turns=turns, messages=messages, bodies=self._bodies)
+        self._bodies = bodies
+        self._lookup = Lookup(journal, models, follower, turns, clock)
+        self._responding = Responding(self._lookup, turns, follower, bodies)
+        self._payloads = Payloads(models, turns, bodies)
+        self._transfers = Transfers(self._lookup, models, turns, bodies, self._payloads)
         self._leasing = Leasing(
             models=models,
             turns=turns,
@@ -104,6 +121,13 @@ class Service:
             long_waits=self._long_waits,
             clock=clock,
         )
+
+        self.tokens = Tokens(tokens=models.tokens, turns=turns, follower=follower, clock=clock)
+
+    @property
+    def store(self) -> BodyStore:
+        """Where large bodies are; it moves their bytes itself."""
+        return self._bodies.store
 
     # --- callers
 
@@ -120,16 +144,13 @@ class Service:
         pushed = deployment.declared_target(target.resource_id)
         if pushed is not None and pushed.delivery == "push" and target.resource_id != OPERATOR:
             raise NotImplementedHere("Push delivery is not supported by this version; declare the target as pull")
-        if isinstance(request.params, StorageBody):
-            raise NotImplementedHere("Uploading params is not supported by this version; send them inline")
-        body, beside = stored(request.params)
         key = request.idempotency_key
         intent = Create(
             deployment_id=request.deployment_id,
             command=request.command,
             target=target,
             delivery="pull",
-            params=body,
+            params=None,
             deadline=request.deadline,
             idempotency_key=key,
             params_digest=None if key is None else params_digest(request.params),
@@ -143,11 +164,21 @@ class Service:
         )
         if key is None:
             command_id = command_id_of(uuid.uuid4())
-            ask = Ask(command_id, request.deployment_id, intent, by, beside, "params")
-            return command_id, await self._turns.perform(ask)
-        return await self._create_with_key(intent, key, by, beside)
+            return command_id, await self._create(command_id, intent, request.params, by)
+        return await self._create_with_key(intent, key, request.params, by)
 
-    async def _create_with_key(self, intent: Create, key: str, by: Principal, beside: bytes | None) -> tuple[str, Row]:
+    async def _create(self, command_id: str, intent: Create, params: InlineBody | StorageBody, by: Principal) -> Row:
+        """Create under this id; large params are stored first, so that no command ever names what is not there."""
+        if isinstance(params, StorageBody):
+            waiting = replace(intent, upload_size=params.size)
+            return await self._turns.perform(Ask(command_id, intent.deployment_id, waiting, by))
+        async with self._bodies.storing(Slot(command_id, "params"), params) as (body, beside):
+            ready = replace(intent, params=body)
+            return await self._turns.perform(Ask(command_id, intent.deployment_id, ready, by, beside, "params"))
+
+    async def _create_with_key(
+        self, intent: Create, key: str, params: InlineBody | StorageBody, by: Principal
+    ) -> tuple[str, Row]:
         """Equal keys meet at one command id; after the window of one command the next has another id."""
         scope = (intent.deployment_id, intent.target.resource_id, intent.command, key)
         holder = self._models.idempotency.holder(*scope)
@@ -155,11 +186,14 @@ class Service:
         free = row is not None and self._clock.now() >= row.state.facts.created_at + IDEMPOTENCY_WINDOW
         command_id = holder if holder is not None and not free else command_id_from_key(*scope, holder)
         while True:
-            ask = Ask(command_id, intent.deployment_id, intent, by, beside, "params")
             try:
-                return command_id, await self._turns.perform(ask)
+                return command_id, await self._create(command_id, intent, params, by)
             except KeyWindowOver:
                 command_id = command_id_from_key(*scope, command_id)
+
+    async def complete_upload(self, command_id: str, size: int, by: Principal) -> Row:
+        """The params are uploaded, all `size` bytes of them. Raises as `Transfers.complete_upload`."""
+        return await self._transfers.complete_upload(command_id, size, by)
 
     async def status(self, command_id: str, wait_seconds: float = 0) -> Row:
         """The command as it is now, or as soon as it is terminal, at the latest after `wait_seconds`.
@@ -167,45 +201,17 @@ class Service:
         Raises:
             CommandNotFound: unknown id.
         """
-        row = await self._current_if_possible(command_id)
+        row = await self._lookup.current_if_possible(command_id)
         if wait_seconds and not isinstance(row.state, TERMINAL):
             with self._long_waits.until(trio.current_time() + wait_seconds):
                 while not isinstance(row.state, TERMINAL):
                     await self._follower.changed(_key(command_id, row))
-                    row = self._row(command_id)
+                    row = self._lookup.row(command_id)
         return row
 
     def peek(self, command_id: str) -> Row | None:
         """The row of a command, None if there is none: for checks that come before existence."""
         return self._models.status.get(command_id)
-
-    async def _current_if_possible(self, command_id: str) -> Row:
-        """As `_current`, or as last applied while the journal has trouble: a poll that fails ends its sender's call."""
-        if self._journal.available:
-            with trio.move_on_after(OVERDUE_SECONDS_MAX), suppress(JournalError, Overloaded):
-                return await self._current(command_id)
-        return self._row(command_id)
-
-    async def _current(self, command_id: str) -> Row:
-        """The row, after what is overdue has been applied."""
-        row = await self._known(command_id)
-        due_at = next_due(row.state)
-        if due_at is None or due_at > self._clock.now():
-            return row
-        ask = Ask(command_id, row.state.facts.route.deployment_id, Tick(), SERVICE)
-        return await self._turns.perform(ask)
-
-    async def _known(self, command_id: str) -> Row:
-        """The row; raises CommandNotFound only when no node has made the command."""
-        if self._models.status.get(command_id) is None:
-            await self._follower.caught_up()  # another node may have made it a moment ago
-        return self._row(command_id)
-
-    def _row(self, command_id: str) -> Row:
-        row = self._models.status.get(command_id)
-        if row is None:
-            raise CommandNotFound
-        return row
 
     def target_of(self, facts: Facts) -> Target:
         """The target of a command with the type that is known of it by now."""
@@ -215,12 +221,12 @@ class Service:
         """The type of a target, None while nobody has said."""
         return self._models.deployments.type_of(deployment_id, target_id)
 
-    async def params(self, row: Row) -> dict[str, object]:
-        """The params as a BodySpec."""
+    async def params(self, row: Row) -> Found:
+        """The params of a command. Raises JournalError."""
         return await self._bodies.params(row)
 
-    async def answer(self, row: Row) -> dict[str, object] | None:
-        """The accepted answer as a CommandResponse; None in EXPIRED and in every state that is not terminal."""
+    async def answer(self, row: Row) -> Answer | None:
+        """The accepted answer; None in EXPIRED and in every state that is not terminal. Raises JournalError."""
         return await self._bodies.answer(row)
 
     # --- receivers
@@ -240,37 +246,12 @@ class Service:
             command_id = self._models.status.holder_of(lease_id)
         if command_id is None:
             raise LeaseNotFound
-        deployment_id = self._row(command_id).state.facts.route.deployment_id
+        deployment_id = self._lookup.row(command_id).state.facts.route.deployment_id
         await self._turns.perform(Ask(command_id, deployment_id, Release(lease_id=lease_id), by))
 
     async def respond(self, command_id: str, response: SuccessResponse | ErrorResponse, by: Principal) -> None:
-        """Answer a command; the first answer wins, later ones are recorded and acknowledged.
-
-        Raises:
-            CommandNotFound: unknown id.
-            InvalidStateTransition: the command was never dispatched.
-        """
-        row = await self._current(command_id)
-        deployment_id = row.state.facts.route.deployment_id
-        if isinstance(response, ErrorResponse):
-            intent, beside = respond_error(response)
-            await self._answered(Ask(command_id, deployment_id, intent, by, beside, "response"))
-            return
-        if isinstance(response.response, StorageBody) or len(response.response.raw) > INLINE_BYTES_MAX:
-            if isinstance(row.state, TERMINAL):
-                return
-            raise NotImplementedHere("Responses above 150000 bytes are not supported by this version")
-        body, beside = stored(response.response)
-        success = RespondSuccess(response=body)
-        await self._answered(Ask(command_id, deployment_id, success, by, beside, "response"))
-
-    async def _answered(self, ask: Ask) -> None:
-        """Accept an answer. A refusal is final for its sender, so it may not come from a state that is out of date."""
-        try:
-            await self._turns.perform(ask)
-        except InvalidStateTransition:
-            await self._follower.caught_up()  # another node may have leased the command a moment ago
-            await self._turns.perform(ask)
+        """Answer a command; the first answer wins, later ones are recorded. Raises as `Responding.respond`."""
+        await self._responding.respond(command_id, response, by)
 
     # --- ids that have no command
 
@@ -278,15 +259,29 @@ class Service:
         """Store params, an answer, or both under an id that has no command. Raises as `Payloads.store`."""
         await self._payloads.store(command_id, request, by)
 
-    async def stored_payload(self, command_id: str) -> dict[str, object]:
-        """What is stored under an id, as wire JSON. Raises CommandNotFound."""
-        return await self._payloads.read(command_id)
+    async def stored_params(self, command_id: str) -> Found | None:
+        """The params stored under an id that has no command. Raises CommandNotFound."""
+        return await self._payloads.params(command_id)
+
+    async def stored_answer(self, command_id: str) -> Answer | None:
+        """The answer stored under an id that has no command. Raises CommandNotFound."""
+        return await self._payloads.answer(command_id)
+
+    # --- bodies by themselves
+
+    async def expects_upload(self, slot: Slot) -> bool:
+        """Whether an upload counts. Raises as `Transfers.expects_upload`."""
+        return await self._transfers.expects_upload(slot)
+
+    async def download(self, slot: Slot) -> Inline | str:
+        """The bytes of params or of a response, or their name in the store. Raises as `Transfers.download`."""
+        return await self._transfers.download(slot)
 
     # --- auditors and operators
 
     async def history(self, command_id: str) -> list[tuple[Message, Decision]]:
         """Everything that ever happened to a command, in order. Raises CommandNotFound."""
-        row = await self._known(command_id)
+        row = await self._lookup.known(command_id)
         messages = await self._journal.history(_key(command_id, row))
         return [(message, decode(message.payload)) for message in messages]
 

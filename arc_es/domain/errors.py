@@ -55,6 +55,12 @@ class NotLeasable(Rejected):
     code = "INVALID_STATE_TRANSITION"
 
 
+class UploadNotExpected(Rejected):
+    """The command does not wait for its params; they can no longer change."""
+
+    code = "CONFLICT"
+
+
 class IdempotencyConflict(Rejected):
     """The idempotency key was used before with other params; use a new key, or send the same params."""
 
@@ -95,6 +101,18 @@ class DeploymentNotFound(Rejected):
     """There is no declared deployment with this id."""
 
     code = "DEPLOYMENT_NOT_FOUND"
+
+
+class TokenNotFound(Rejected):
+    """There is no token with this id."""
+
+    code = "TOKEN_NOT_FOUND"
+
+
+class TokenIdTaken(Rejected):
+    """A token with this id was made before; nothing was made. Try again."""
+
+    code = "CONFLICT"
 
 
 class NotImplementedHere(Rejected):

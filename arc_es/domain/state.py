@@ -379,6 +379,6 @@ def needs_body(event: Event) -> Body | None:
             return event.body
         case PayloadStored():
             bodies = (event.params, event.response, event.body)
-            return next((body for body in bodies if body is not None and body.place != "event"), None)
+            return next((body for body in bodies if body is not None and body.place == "message"), None)
         case _:
             return None

@@ -40,7 +40,9 @@ class ArcApp(QuartTrio):
 
     asgi_http_class = Connection  # type: ignore[assignment]  # it takes this class only
 
-    def __init__(self, api: Api, *, body_bytes_max: int, slow_seconds_max: float, bodies_bytes_max: int) -> None:
+    def __init__(
+        self, api: Api, *, body_bytes_max: int, slow_seconds_max: float, bodies_bytes_max: int, storage_bytes_max: int
+    ) -> None:
         super().__init__(__name__, static_folder=None)
         self.api = api
         self.body_limits = BodyLimits(body_bytes_max, slow_seconds_max, BodyBudget(bodies_bytes_max))
@@ -50,7 +52,7 @@ class ArcApp(QuartTrio):
             health_blueprint(api),
             leases_blueprint(api),
             commands_blueprint(api),
-            bodies_blueprint(api),
+            bodies_blueprint(api, storage_bytes_max),
             deployments_blueprint(api),
             audit_blueprint(api),
         ):

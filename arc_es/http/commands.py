@@ -7,17 +7,18 @@ from typing import Any
 
 from quart import Blueprint, Request, Response
 
+from arc_es.bodies import Found
 from arc_es.domain.errors import CommandNotFound
 from arc_es.domain.events import TraceContext
 from arc_es.domain.ids import OPERATOR
 from arc_es.domain.limits import SECOND
 from arc_es.domain.recorded import Principal
-from arc_es.domain.state import PUBLIC_STATE, attempt_of, lease_end_max_of
+from arc_es.domain.state import PUBLIC_STATE, PendingUpload, attempt_of, lease_end_max_of
 from arc_es.http.api import OPEN, Api, Caller, bearer, json_of, principal_of
 from arc_es.http.connection import header_of, until_disconnected
 from arc_es.http.problems import Refusal, json_response
 from arc_es.payloads import parse_payload
-from arc_es.ports import Row
+from arc_es.ports import Row, Slot
 from arc_es.signing import parse_expires
 from arc_es.wire import (
     WireError,
@@ -45,38 +46,45 @@ def commands_blueprint(api: Api) -> Blueprint:
 
     @blueprint.post("/commands")
     async def create(request: Request) -> Response:
-        caller = await api.caller(request)
-        wanted = parse_create(await json_of(request), service.now(), partial(_may_create, caller))
+        caller = await api.caller(request, "create")
+        wanted = parse_create(await json_of(request), service.now(), caller.must_create)
         command_id, row = await service.create(wanted, caller.principal, _trace(request))
-        return json_response(create_answer(command_id, PUBLIC_STATE[type(row.state)]))
+        answer = create_answer(command_id, PUBLIC_STATE[type(row.state)])
+        if isinstance(row.state, PendingUpload):
+            answer["storageUpload"] = api.links(request).storage_upload(command_id)
+        return json_response(answer)
 
     @blueprint.get("/commands/<command:command_id>")
     async def status(request: Request, command_id: str) -> Response:
-        await api.caller(request)
+        caller = await api.caller(request, "read")
         wait_seconds = parse_wait(request.args.get("waitSeconds"))
+        await _covered(caller, command_id)
         if wait_seconds:
             row = await until_disconnected(request, partial(service.status, command_id, wait_seconds))
         else:
             row = await service.status(command_id)
-        return json_response(await _status(api, command_id, row))
+        return json_response(await _status(api, request, command_id, row))
 
     @blueprint.put("/commands/<command:command_id>/response")
     async def respond(request: Request, command_id: str) -> Response:
-        by = await _responder(api, request, command_id)
-        await service.respond(command_id, parse_response(await json_of(request)), by)
+        caller = await _responder(api, request, command_id)
+        response = parse_response(await json_of(request))
+        if isinstance(caller, Caller):
+            await _covered(caller, command_id)
+        await service.respond(command_id, response, caller.principal if isinstance(caller, Caller) else caller)
         return Response(b"")
 
     @blueprint.post("/commands/<command:command_id>/upload-complete")
     async def upload_complete(request: Request, command_id: str) -> Response:
-        await api.caller(request)
-        required(parse_object(await json_of(request)), "size", count)
-        await service.status(command_id)
-        raise WireError(400, "INVALID_STATE_TRANSITION", "The command is not waiting for an upload")
+        caller = await api.caller(request)
+        size = required(parse_object(await json_of(request)), "size", count)
+        row = await service.complete_upload(command_id, size, caller.principal)
+        return json_response({"commandId": command_id, "state": PUBLIC_STATE[type(row.state)]})
 
     @blueprint.get("/commands/<command:command_id>/payload")
     async def payload(request: Request, command_id: str) -> Response:
         caller = await api.caller(request)
-        return json_response({"commandId": command_id, **await _payload(api, caller, command_id)})
+        return json_response({"commandId": command_id, **await _payload(api, request, caller, command_id)})
 
     @blueprint.put("/commands/<command:command_id>/payload")
     async def put_payload(request: Request, command_id: str) -> Response:
@@ -109,7 +117,7 @@ def _may_create(caller: Caller, deployment_id: str, target_id: str | None) -> No
         raise Refusal("FORBIDDEN", "Only an operations token may create commands for the operator")
 
 
-async def _status(api: Api, command_id: str, row: Row) -> dict[str, Any]:
+async def _status(api: Api, request: Request, command_id: str, row: Row) -> dict[str, Any]:
     state = row.state
     target = api.service.target_of(state.facts)
     body: dict[str, Any] = {
@@ -119,20 +127,26 @@ async def _status(api: Api, command_id: str, row: Row) -> dict[str, Any]:
         "target": target_json(target.resource_id, target.resource_type),
     }
     if (answer := await api.service.answer(row)) is not None:
-        body["response"] = answer
+        body["response"] = api.links(request).answer(command_id, answer)
     return body
 
 
-async def _payload(api: Api, caller: Caller, command_id: str) -> dict[str, Any]:
+async def _payload(api: Api, request: Request, caller: Caller, command_id: str) -> dict[str, Any]:
     """Params and response of a command, or else, for an admin, what is stored under the id (`arc.v1` 2.7)."""
     row = api.service.peek(command_id)
-    if row is None:
-        if not caller.is_admin:
-            raise CommandNotFound
-        return await api.service.stored_payload(command_id)
-    found: dict[str, Any] = {"params": await api.service.params(row)}
-    if (answer := await api.service.answer(row)) is not None:
-        found["response"] = answer
+    params: Found | None
+    if row is not None:
+        params, answer = await api.service.params(row), await api.service.answer(row)
+    elif caller.is_admin:
+        params, answer = await api.service.stored_params(command_id), await api.service.stored_answer(command_id)
+    else:
+        raise CommandNotFound
+    found: dict[str, Any] = {}
+    links = api.links(request)
+    if params is not None:
+        found["params"] = links.body(Slot(command_id, "params"), params)
+    if answer is not None:
+        found["response"] = links.answer(command_id, answer)
     return found
 
 

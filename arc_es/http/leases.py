@@ -26,8 +26,7 @@ def leases_blueprint(api: Api) -> Blueprint:
         else:
             granted = await api.service.lease(wanted, by)
         relative = wanted.target is not None and not ended_in_slash(request)
-        base = None if relative else api.base_url(request)
-        envelopes = Envelopes(api.signer, base, api.service.now(), wanted.lease_seconds)
+        envelopes = Envelopes(api.links(request, relative=relative), wanted.lease_seconds)
         return json_response({"leases": [envelopes.lease(one) for one in granted]})
 
     @blueprint.post("/commands/leases/<lease_id>/release")
