@@ -28,6 +28,8 @@ ATTEMPTS_DEFAULT: Final = 20
 ATTEMPTS_MAX: Final = 1_000
 """Ours: a ceiling on the setting, so that the history of one command stays below `DECISIONS_MAX`."""
 
+PUSH_SECONDS_MAX: Final = 10
+"""How long one push may take, from connecting to the status of the answer."""
 DELIVERY_LEASE_EXTRA_SECONDS: Final = 60
 WORKER_TIMEOUT_SECONDS_DEFAULT: Final = 180
 
@@ -54,3 +56,16 @@ TRANSFER_BYTES_PER_SECOND_MIN: Final = 1_024
 """Ours: after the grace, a streamed upload must have moved at least this much a second on average."""
 TRANSFER_STALL_SECONDS_MAX: Final = 30.0
 """Ours: a streamed upload that brings no byte for this long is cut off."""
+
+HEAD_BYTES_MAX: Final = 16_384
+HEAD_SECONDS_MAX: Final = 10.0
+IDLE_SECONDS_MAX: Final = 75.0
+INBOX_BYTES: Final = 65_536
+SEND_BYTES: Final = 65_536
+SEND_SECONDS_MAX: Final = 30.0
+LEFT_SECONDS_MAX: Final = 1.0
+LINGER_SECONDS_MAX: Final = 2.0
+SKIPPED_BYTES_MAX: Final = 65_536
+SKIPPED_SECONDS_MAX: Final = 1.0
+TURNED_AWAY_MAX: Final = 100
+TURNED_AWAY_SECONDS_MAX: Final = 1.0

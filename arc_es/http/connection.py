@@ -7,25 +7,30 @@ leaving, with `until_disconnected`. The body is read when a handler asks for it,
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Request
+from quart.utils import encode_headers
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from arc_es.domain import limits
 from arc_es.http.problems import Refusal
-from arc_es.ports import Overloaded
+from arc_es.ports import BodyStoreError, Overloaded
 
 if TYPE_CHECKING:
     from arc_es.http.app import ArcApp
 
 T = TypeVar("T")
 _SLASHES: Final = re.compile(r"//+")
+
+log = logging.getLogger("arc_es.http")
 
 
 class ClientGone(Exception):
@@ -66,6 +71,7 @@ class RequestBody:
         self._limits = limits
         self._announced = announced
         self._reserved = 0
+        self._ended = False
 
     def _reserve(self, size: int) -> None:
         if size > self._reserved:
@@ -119,12 +125,28 @@ class RequestBody:
             if chunk:
                 yield chunk
 
+    async def skip_rest(self) -> None:
+        """Read to its end a small body that nobody asked for, so that its connection can serve the next request."""
+        if self._ended or not 0 < (self._announced or 0) <= limits.SKIPPED_BYTES_MAX:
+            return
+        with trio.move_on_after(limits.SKIPPED_SECONDS_MAX):
+            while not self._ended:
+                await self._next()
+
+    async def until_disconnected(self) -> None:
+        """Wait until the client has left; what it still sends is thrown away."""
+        with suppress(ClientGone):
+            while True:
+                await self._next()
+
     async def _next(self) -> tuple[bytes, bool]:
         """A piece, and whether more follow. Raises ClientGone."""
         message = cast("dict[str, Any]", await self._receive())
         if message["type"] == "http.disconnect":
             raise ClientGone
-        return message.get("body", b""), message.get("more_body", False)
+        more = message.get("more_body", False)
+        self._ended = not more
+        return message.get("body", b""), more
 
 
 class Connection(TrioASGIHTTPConnection):
@@ -138,16 +160,33 @@ class Connection(TrioASGIHTTPConnection):
         """Handle, answer."""
         request = self._create_request_from_scope(send)
         extras = cast("dict[str, Any]", self.scope)
-        extras["arc.receive"] = receive
         extras["arc.headers"] = dict(self.scope["headers"])
         body = extras["arc.body"] = RequestBody(receive, self._arc.body_limits, request.content_length)
         try:
             response = await self._arc.handle_request(request)
+            await body.skip_rest()
             await self._send_response(send, response)  # bounded in time by the stream below
         except ClientGone:
             return
         finally:
             body.close()
+
+    async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
+        """Send an answer, no faster than the client takes it.
+
+        Raises:
+            ClientGone: it does not take it.
+        """
+        head = {"type": "http.response.start", "status": response.status_code}
+        async with response.response as pieces:  # closed also if not even the head can be sent
+            await send(cast("Any", {**head, "headers": encode_headers(response.headers)}))
+            try:
+                async for piece in pieces:
+                    await send(cast("Any", {"type": "http.response.body", "body": piece, "more_body": True}))
+            except BodyStoreError as error:
+                log.warning("An answer was cut off, as its body could not be read on: %s", error)
+                return  # the client sees that less came than was announced
+        await send(cast("Any", {"type": "http.response.body", "body": b"", "more_body": False}))
 
 
 def too_large(bytes_max: int) -> Refusal:
@@ -225,14 +264,12 @@ async def until_disconnected(request: Request, wait: Callable[[], Awaitable[T]])
         ClientGone: it left.
         What `wait` raises, not in a group.
     """
-    receive = cast("ASGIReceiveCallable", request.scope["arc.receive"])  # type: ignore[typeddict-item]
     results: list[T] = []
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await _incoming(request).until_disconnected()
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)

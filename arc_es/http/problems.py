@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Final
+from wsgiref.handlers import format_date_time
 
 import orjson
 from quart import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from arc_es.domain.errors import Rejected
-from arc_es.ports import JournalError, JournalFull, Overloaded
+from arc_es.domain.limits import HEAD_BYTES_MAX
+from arc_es.ports import BodyMissing, BodyStoreError, BodyTooLarge, JournalError, JournalFull, Overloaded
 from arc_es.wire import WireError, problem
 
 RETRY_AFTER_SECONDS: Final = 1
@@ -28,7 +31,9 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "COMMAND_NOT_FOUND": 404,
     "COMMAND_TARGET_NOT_FOUND": 404,
     "LEASE_NOT_FOUND": 404,
+    "OBJECT_NOT_FOUND": 404,
     "DEPLOYMENT_NOT_FOUND": 404,
+    "TOKEN_NOT_FOUND": 404,
     "ROUTE_NOT_FOUND": 404,
     "METHOD_NOT_ALLOWED": 405,
     "REQUEST_TIMEOUT": 408,
@@ -36,8 +41,10 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "CONFLICT": 409,
     "PAYLOAD_TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415,
+    "REQUEST_HEADER_TOO_LARGE": 431,
     "NO_COMMAND_TARGETS": 422,
     "GENERIC_ERROR": 500,
+    "STORAGE_OPERATION_FAILED": 500,
     "OPERATION_NOT_SUPPORTED": 501,
     "NOT_READY": 503,
     "JOURNAL_UNAVAILABLE": 503,
@@ -47,6 +54,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
 RETRYABLE: Final = {
     "REQUEST_TIMEOUT",
     "GENERIC_ERROR",
+    "STORAGE_OPERATION_FAILED",
     "NOT_READY",
     "JOURNAL_UNAVAILABLE",
     "OVERLOADED",
@@ -77,6 +85,34 @@ def problem_response(status: int, code: str, message: str, details: str | None =
     return response
 
 
+UNREAD: Final[Mapping[int, tuple[str, str]]] = {
+    400: ("INVALID_REQUEST", "This is not an HTTP/1.1 request"),
+    408: ("REQUEST_TIMEOUT", "The request came too slowly"),
+    431: ("REQUEST_HEADER_TOO_LARGE", f"The request line and the headers are larger than {HEAD_BYTES_MAX} bytes"),
+    503: ("OVERLOADED", "Too many connections are open"),
+}
+"""What is answered where no request could be read."""
+
+
+def raw_problem(status: int) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of the answer where no request could be read; it ends the connection.
+
+    Any status that is not in `UNREAD` counts as 400: what a client sends is no fault of the service.
+    """
+    status = status if status in UNREAD else 400
+    code, message = UNREAD[status]
+    body = orjson.dumps(problem(code, message, retryable=code in RETRYABLE))
+    headers = [
+        (b"content-type", JSON.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"date", format_date_time(time.time()).encode()),
+        (b"connection", b"close"),
+    ]
+    if code in RETRYABLE:
+        headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
+    return status, headers, body
+
+
 def response_of(error: Exception) -> Response:  # noqa: PLR0911 - one return a family of errors
     """The answer to a request that ended in `error`."""
     match error:
@@ -88,6 +124,13 @@ def response_of(error: Exception) -> Response:  # noqa: PLR0911 - one return a f
             return problem_response(STATUS_OF_CODE[error.code], error.code, error.message, error.details)
         case Overloaded():
             return problem_response(503, "OVERLOADED", str(error))
+        case BodyMissing():
+            return problem_response(404, "OBJECT_NOT_FOUND", "There is nothing stored here")
+        case BodyTooLarge():
+            return problem_response(413, "PAYLOAD_TOO_LARGE", "The upload is larger than this service takes")
+        case BodyStoreError():
+            log.warning("The body store could not be used: %s", error)
+            return problem_response(500, "STORAGE_OPERATION_FAILED", "The body store cannot be used now; try again")
         case JournalFull():
             return problem_response(507, "JOURNAL_FULL", "The journal has no room for new commands")
         case JournalError():
