@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -15,7 +14,7 @@ import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -27,18 +26,39 @@ from arc_es.actors.messages import Messages
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Turns
 from arc_es.actors.waiters import Waiters
+from arc_es.bodies import Bodies
 from arc_es.config import Config
+from arc_es.dispatch.http import open_http_pusher
+from arc_es.dispatch.null import NullPusher
+from arc_es.domain import limits
+from arc_es.domain.state import PUBLIC_STATE, TERMINAL
+from arc_es.envelopes import Envelopes
 from arc_es.http.api import Api
 from arc_es.http.app import ArcApp
 from arc_es.http.server import serve_http
 from arc_es.journal.jetstream import open_journal
-from arc_es.journal.server import ServerError, run_server
+from arc_es.journal.server import ServerError, disk_free_bytes, run_server
 from arc_es.journal.stream import StreamSettings, ensure_stream
+from arc_es.journal.watch import Disk
+from arc_es.keyring import KEY_BYTES, KeyFileError, KeyRing, open_ring
+from arc_es.links import Links
 from arc_es.nats_access import Access
 from arc_es.nats_bridge import Bridge, open_bridge
-from arc_es.ports import Clock, Journal, JournalMismatch, JournalUnavailable, ReadModels, SystemClock
+from arc_es.ports import (
+    BodyStore,
+    Clock,
+    Journal,
+    JournalError,
+    JournalMismatch,
+    JournalUnavailable,
+    Overloaded,
+    Pusher,
+    ReadModels,
+    SystemClock,
+)
+from arc_es.pushing import Pushing, Sending
 from arc_es.service import Service
-from arc_es.signing import Signer, key_from_admin_token
+from arc_es.storage.memory import MemoryBodyStore
 from projections import Projections
 
 CONNECT_SECONDS_MAX: Final = 30
@@ -46,7 +66,7 @@ CONNECT_RETRY_SECONDS: Final = 0.5
 EXIT_OK: Final = 0
 EXIT_CANNOT_START: Final = 1
 EXIT_BUG: Final = 70
-SIGNING_KEY_BYTES: Final = 32
+RESEAL_RETRY_SECONDS: Final = 5.0
 COLLECT_AFTER: Final = (10_000, 2, 2)
 """Young objects between two collections, and how many of those make an older one. Python's own 700 is less than two
 requests make; and the fewer objects a full collection finds that are not frozen yet, the shorter it is."""
@@ -65,21 +85,46 @@ class Node:
     service: Service
     follower: Follower
     ticker: Ticker
+    pushing: Pushing
     models: ReadModels
+    keys: KeyRing
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Replay the journal, then follow it and tick, for ever; started when the replay is done."""
+        """Replay the journal, then follow it, tick and push, for ever; started when the replay is done."""
         async with trio.open_nursery() as nursery:
             with no_garbage_collection():
                 nursery.start_soon(self.follower.run)
                 await self.follower.wait_ready()
             nursery.start_soon(self.ticker.run)
+            nursery.start_soon(self.pushing.run)
+            nursery.start_soon(self._reseal)
             task_status.started()
 
+    async def _reseal(self) -> None:
+        """See to it that the push tokens are sealed under the current key."""
+        while True:
+            try:
+                await self.service.reseal(self.keys.sealer())
+            except (JournalError, Overloaded) as error:
+                log.warning("Push tokens are not sealed under the current key yet: %s", error)
+                await trio.sleep(RESEAL_RETRY_SECONDS)
+            else:
+                return
 
-def assemble(journal: Journal, config: Config, *, models: ReadModels | None = None, clock: Clock | None = None) -> Node:
-    """All parts of a service on a journal, wired together."""
+
+def assemble(
+    journal: Journal,
+    config: Config,
+    *,
+    store: BodyStore | None = None,
+    models: ReadModels | None = None,
+    clock: Clock | None = None,
+    keys: KeyRing | None = None,
+    pusher: Pusher | None = None,
+) -> Node:
+    """All parts of a service on a journal, wired together; without `keys` with a key that is forgotten at the end."""
     models = models or Projections()
+    keys = keys or KeyRing(secrets.token_bytes(KEY_BYTES))
     clock = clock or SystemClock()
     messages = Messages(journal, config.cache_bytes_max)
     follower = Follower(journal, models, messages)
@@ -92,32 +137,77 @@ def assemble(journal: Journal, config: Config, *, models: ReadModels | None = No
         actors_max=config.actors_max,
         append_seconds_max=config.append_seconds_max,
     )
-    waiters = Waiters(models.pending, models.status, clock, config.waiters_max)
-    ticker = Ticker(turns, models, clock, waiters.offer)
-    follower.on_leasable = waiters.offer
+    journal.reserve_for(partial(_live, models))
+    waiters = Waiters(models.pending, models.status, clock, config.waiters_max, config.waiters_per_target_max)
+    bodies = Bodies(messages, store or MemoryBodyStore())
+    pushing = Pushing(
+        models=models,
+        turns=turns,
+        bodies=bodies,
+        sending=_sending(config, keys, bodies.store, clock, pusher or NullPusher()),
+        clock=clock,
+        per_target_max=config.pushes_per_target_max,
+        pushes_max=config.pushes_max,
+    )
+    offer = partial(_offer, models, waiters, pushing)
+    ticker = Ticker(turns, models, clock, offer)
+    follower.on_leasable = offer
     follower.on_applied = ticker.nudge
     service = Service(
         journal=journal,
         models=models,
         follower=follower,
-        messages=messages,
         turns=turns,
         waiters=waiters,
         ticker=ticker,
         clock=clock,
+        bodies=bodies,
+        pushing=pushing,
     )
-    return Node(service, follower, ticker, models)
+    return Node(service, follower, ticker, pushing, models, keys)
 
 
-def build_app(service: Service, config: Config, signing_key: bytes) -> ArcApp:
+def _sending(config: Config, keys: KeyRing, store: BodyStore, clock: Clock, pusher: Pusher) -> Sending | None:
+    """How commands are pushed; not at all without a public base URL, which their envelopes need (`arc.v1` 1.8)."""
+    base, signer = public_base(config), keys.signer()
+    if base is None:
+        return None
+
+    def envelopes(lease_seconds: int) -> Envelopes:
+        return Envelopes(Links(signer, store, base, clock.now()), lease_seconds)
+
+    return Sending(pusher, envelopes, keys.sealer().token_of)
+
+
+def public_base(config: Config) -> str | None:
+    """The configured `{base}` of all own URLs."""
+    return config.public_url.rstrip("/") if config.public_url else None
+
+
+def _offer(models: ReadModels, waiters: Waiters, pushing: Pushing, command_id: str) -> None:
+    """A command may be delivered from now on: to an agent that waits, or by push."""
+    row = models.status.get(command_id)
+    if row is not None and row.state.facts.route.delivery == "push":
+        pushing.offer(command_id)
+    else:
+        waiters.offer(command_id)
+
+
+def _live(models: ReadModels) -> int:
+    """How many commands have not come to an end."""
+    ended = {PUBLIC_STATE[state] for state in TERMINAL}
+    return sum(count for name, count in models.stats.by_state().items() if name not in ended)
+
+
+def build_app(service: Service, config: Config, keys: KeyRing) -> ArcApp:
     """The web application of a service."""
-    public_url = config.public_url.rstrip("/") if config.public_url else None
-    api = Api(service, Signer(signing_key), config.admin_token, public_url, __version__)
+    api = Api(service, keys.signer(), keys.sealer(), config.admin_token, public_base(config), __version__)
     return ArcApp(
         api,
         body_bytes_max=config.request_body_bytes_max,
         slow_seconds_max=config.slow_request_seconds_max,
         bodies_bytes_max=config.request_bodies_bytes_max,
+        storage_bytes_max=config.storage_bytes_max,
     )
 
 
@@ -130,7 +220,7 @@ def run(config: Config) -> int:
     bugs = False
     try:
         trio.run(_serve, config)
-    except* (CannotStart, ServerError, JournalMismatch, JournalUnavailable, OSError) as group:
+    except* (CannotStart, KeyFileError, ServerError, JournalMismatch, JournalUnavailable, OSError) as group:
         failures.extend(_leaves(group))
     except* Exception as group:
         log.critical("The service ends because of a bug or a damaged journal", exc_info=group)
@@ -153,9 +243,10 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 async def _serve(config: Config) -> None:
     listener = _listen(config)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with _journal(config) as journal, trio.open_nursery() as nursery:
-            node = assemble(journal, config)
-            app = build_app(node.service, config, signing_key(config))
+        async with _journal(config) as journal, _pusher(config) as pusher, trio.open_nursery() as nursery:
+            keys = open_ring(config, SystemClock().now())
+            node = assemble(journal, config, keys=keys, pusher=pusher)
+            app = build_app(node.service, config, keys)
 
             stop = trio.Event()
 
@@ -169,7 +260,7 @@ async def _serve(config: Config) -> None:
                     stop.set()
 
             nursery.start_soon(watch_signals)
-            await nursery.start(_run_http, app, listener, config, stop.wait, nursery.cancel_scope)
+            await nursery.start(_run_http, app, listener, config, stop.wait, node, nursery.cancel_scope)
             await nursery.start(node.run)
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
@@ -181,12 +272,15 @@ async def _run_http(  # noqa: ASYNC128 - hypercorn says that it has started
     listener: socket.socket,
     config: Config,
     stop: Any,
+    node: Node,
     everything: trio.CancelScope,
     task_status: trio.TaskStatus[Any],
 ) -> None:
-    """Serve until `stop` returns and the requests under way are answered; then end everything else."""
+    """Serve until `stop` returns, the requests under way are answered and pushes ended; then end everything else."""
     limit = config.connections_max
     await serve_http(app, _hypercorn(config), listener, connections_max=limit, until=stop, task_status=task_status)
+    with trio.move_on_after(config.drain_seconds_max):
+        await node.pushing.drained()
     everything.cancel()
 
 
@@ -194,7 +288,7 @@ def _hypercorn(config: Config) -> HypercornConfig:
     settings = HypercornConfig()
     settings.graceful_timeout = config.drain_seconds_max
     settings.keep_alive_max_requests = sys.maxsize
-    settings.keep_alive_timeout = 75
+    settings.h11_max_incomplete_size = limits.HEAD_BYTES_MAX
     settings.include_server_header = False
     settings.errorlog = logging.getLogger("arc_es.hypercorn")
     return settings
@@ -214,13 +308,25 @@ def _listen(config: Config) -> socket.socket:
 
 
 @asynccontextmanager
+async def _pusher(config: Config) -> AsyncGenerator[Pusher, None]:
+    """What pushes: over HTTP, or nothing."""
+    if config.push == "null":
+        yield NullPusher()
+    else:
+        async with open_http_pusher(config.pushes_max) as pusher:
+            yield pusher
+
+
+@asynccontextmanager
 async def _journal(config: Config) -> AsyncGenerator[Journal, None]:
     """The journal of the configuration: an own nats-server, or the one that was named."""
     if config.nats_url is None:
-        async with run_server(config.data_dir) as server:
+        bytes_max = config.nats_store_bytes_max if config.nats_store_bytes_max > 0 else None
+        async with run_server(config.data_dir, max_file_store_bytes=bytes_max) as server:
             endpoint = server.endpoint
             access = Access([endpoint.url], endpoint.user, endpoint.password)
-            async with _open(access, config) as journal:
+            disk = Disk(server.max_file_store_bytes, partial(disk_free_bytes, config.data_dir))
+            async with _open(access, config, disk) as journal:
                 yield journal
     else:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -229,10 +335,10 @@ async def _journal(config: Config) -> AsyncGenerator[Journal, None]:
 
 
 @asynccontextmanager
-async def _open(access: Access, config: Config) -> AsyncGenerator[Journal, None]:
+async def _open(access: Access, config: Config, disk: Disk | None = None) -> AsyncGenerator[Journal, None]:
     async with open_bridge(access) as bridge:
         await _stream_ready(bridge, StreamSettings(config.replicas, config.stream_bytes_max), access, config)
-        async with open_journal(bridge) as journal:
+        async with open_journal(bridge, headroom_bytes=config.headroom_bytes, disk=disk) as journal:
             yield journal
 
 
@@ -254,38 +360,6 @@ async def _stream_ready(bridge: Bridge, settings: StreamSettings, access: Access
         f"cannot use {where} within {CONNECT_SECONDS_MAX} s: {access.scrub(trouble)}. Is it running?"
         " See `arc-es doctor`."
     )
-
-
-def signing_key(config: Config) -> bytes:
-    """The key that signs URLs: the configured one, else made from the admin token, else one kept in the data dir.
-
-    Source: `arc.v1` 2.6.
-    """
-    if config.signing_key is not None:
-        return config.signing_key.encode()
-    if config.admin_token is not None:
-        return key_from_admin_token(config.admin_token)
-    path = config.data_dir / "signing.key"
-    if not path.exists():
-        _write_secret(path, secrets.token_bytes(SIGNING_KEY_BYTES))
-    return path.read_bytes()
-
-
-def _write_secret(path: Path, secret: bytes) -> None:
-    """Write a file that only we can read, whole or not at all."""
-    draft = path.with_suffix(".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(descriptor, secret)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    draft.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name, too, must survive a power loss
-    finally:
-        os.close(folder)
 
 
 @contextmanager

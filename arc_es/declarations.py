@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias
 
 from arc_es.domain.events import DeclaredTarget, DeploymentDeclared, PushSettings, RetryPolicy
 from arc_es.domain.ids import Delivery
@@ -12,6 +16,7 @@ from arc_es.domain.limits import (
     TARGETS_PER_DEPLOYMENT_MAX,
     WORKER_TIMEOUT_SECONDS_DEFAULT,
 )
+from arc_es.sealing import Sealer
 from arc_es.wire import (
     WireError,
     clamp,
@@ -26,9 +31,14 @@ from arc_es.wire import (
     wrong_shape,
 )
 
+PUSH_TOKEN_CHARS_MAX: Final = 8_192
+_PUSH_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+Seal: TypeAlias = Callable[[str, str], str]
+"""From the id of a target and its push token to the text that is stored."""
 
-def parse_declaration(value: object) -> DeploymentDeclared:
-    """PUT /deployments/{id} (extensions, "Deployments").
+
+def parse_declaration(value: object, seal: Seal) -> DeploymentDeclared:
+    """PUT /deployments/{id} (extensions, "Deployments"). Push tokens are sealed as they are read.
 
     Raises:
         WireError: 422, or 400 for ':' in a target id, or for too many targets.
@@ -43,7 +53,7 @@ def parse_declaration(value: object) -> DeploymentDeclared:
         raise wrong_shape("targets must be a list")
     if len(targets) > TARGETS_PER_DEPLOYMENT_MAX:
         raise WireError(400, "INVALID_COMMAND", f"targets: at most {TARGETS_PER_DEPLOYMENT_MAX}")
-    declared = tuple(_declared_target(target, default_delivery) for target in targets)
+    declared = tuple(_declared_target(target, default_delivery, seal) for target in targets)
     if len({target.resource_id for target in declared}) != len(declared):
         raise wrong_shape("targets: two have the same resourceId")
     conflict = optional(data, "idempotencyConflict", text) or "reject"
@@ -60,7 +70,7 @@ def parse_declaration(value: object) -> DeploymentDeclared:
     )
 
 
-def _declared_target(value: object, model: Delivery) -> DeclaredTarget:
+def _declared_target(value: object, model: Delivery, seal: Seal) -> DeclaredTarget:
     target = parse_target(value, "targets")
     data = parse_field_object(value, "targets")
     if not target.resource_id:
@@ -74,7 +84,7 @@ def _declared_target(value: object, model: Delivery) -> DeclaredTarget:
         raise wrong_shape("targets: delivery must be pull or push")
     if delivery == "push" and not is_worker:
         raise wrong_shape("targets: only workers can be pushed to")
-    push = optional(data, "push", _push)
+    push = optional(data, "push", lambda given, name: _push(given, name, partial(seal, target.resource_id)))
     if delivery == "push" and push is None:
         raise wrong_shape("targets: a push target needs push.url")
     chosen: Delivery = delivery  # type: ignore[assignment]
@@ -84,14 +94,17 @@ def _declared_target(value: object, model: Delivery) -> DeclaredTarget:
     )
 
 
-def _push(value: object, name: str) -> PushSettings:
+def _push(value: object, name: str, seal: Callable[[str], str]) -> PushSettings:
     data = parse_field_object(value, name)
     url = required(data, "url", text)
     if not url.startswith(("http://", "https://")):
         raise wrong_shape("push.url must be an absolute http or https URL")
+    token = optional(data, "token", text)
+    if token is not None and (not _PUSH_TOKEN.fullmatch(token) or len(token) > PUSH_TOKEN_CHARS_MAX):
+        raise wrong_shape(f"push.token must be 1 to {PUSH_TOKEN_CHARS_MAX} visible ASCII characters")
     return PushSettings(
         url=url,
-        token=optional(data, "token", text),
+        token_sealed=None if token is None else seal(token),
         timeout_seconds=clamp(optional(data, "timeoutSeconds", count), 1, 3_600, WORKER_TIMEOUT_SECONDS_DEFAULT),
     )
 
@@ -112,6 +125,23 @@ def _retry(value: object, name: str) -> RetryPolicy:
         max_seconds=number("maxSeconds", 0, 86_400, 60),
         factor=number("factor", 1, 100, 2),
     )
+
+
+def resealed(deployment_id: str, declared: DeploymentDeclared, sealer: Sealer) -> DeploymentDeclared:
+    """The declaration with all push tokens sealed under the current key; the same if they are.
+
+    Raises:
+        CannotUnseal: one was sealed with a key that is gone.
+    """
+    return replace(declared, targets=tuple(_resealed(deployment_id, target, sealer) for target in declared.targets))
+
+
+def _resealed(deployment_id: str, target: DeclaredTarget, sealer: Sealer) -> DeclaredTarget:
+    push = target.push
+    if push is None or (token := sealer.token_of(deployment_id, target)) is None:
+        return target
+    sealed = sealer.seal(token, deployment_id, target.resource_id)
+    return replace(target, push=replace(push, token=None, token_sealed=sealed))
 
 
 def declaration_json(deployment_id: str, declared: DeploymentDeclared) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from arc_es.domain.payloads import Payload
 from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import Key, Recorded
 from arc_es.domain.state import State
+from arc_es.domain.tokens import Token
 
 # --- troubles of the journal: named by whose fault they are
 
@@ -56,6 +57,14 @@ class Overloaded(Exception):
 
 class BodyStoreError(Exception):
     """The body store cannot be used now, or refused. Nothing that was stored before has changed; try again later."""
+
+
+class BodyStoreFull(BodyStoreError):
+    """The body store has no room. Nothing was stored; make room, then try again."""
+
+
+class BodyStoreMismatch(Exception):
+    """The body store is not as configured, or not as this version needs it. The message says what to do."""
 
 
 class BodyMissing(Exception):
@@ -144,6 +153,9 @@ class Journal(Protocol):
     def spacious(self) -> bool:
         """Whether there is room for new commands, beside what the running ones still need to come to an end."""
 
+    def reserve_for(self, live: Callable[[], int]) -> None:
+        """Have `live` asked how many commands have not come to an end: `spacious` leaves room for them."""
+
 
 # --- bodies too large for the journal
 
@@ -205,7 +217,11 @@ class BodyStore(Protocol):
         """
 
     async def seal(self, slot: Slot) -> StoredBody | None:
-        """The newest complete upload, fixed: later uploads do not change it. None if there is none."""
+        """The newest complete upload, fixed: later uploads do not change it. None if there is none.
+
+        Raises:
+            BodyTooLarge: it went straight to the store, and is larger than the store was told to allow.
+        """
 
     async def keep(self, slot: Slot, raw: bytes) -> StoredBody:
         """Store bytes that are here already, sealed at once."""
@@ -244,9 +260,10 @@ class Pusher(Protocol):
     """A way to hand an envelope to a worker runtime."""
 
     async def push(self, url: str, token: str | None, envelope: bytes) -> PushOutcome:
-        """Send one envelope (JSON) to a target, with its bearer token; takes at most `PUSH_SECONDS_MAX`, never raises.
+        """Send one envelope (JSON) to a target, with its bearer token; never raises.
 
-        rejected: the worker certainly did not get it, or said no. unclear: it may have it.
+        rejected: the worker certainly did not get it, or said no. unclear: it may have it. The caller cancels a push
+        that takes longer than `PUSH_SECONDS_MAX`; that is unclear, too.
         """
 
 
@@ -298,7 +315,10 @@ class StatusView(Protocol):
 
 
 class PendingView(Protocol):
-    """Which commands wait for a receiver, per target, best first: higher priority, then longer waiting."""
+    """Which commands wait for a receiver (`pending`) or a push (`pushes`).
+
+    Per target, best first: higher priority, then longer waiting.
+    """
 
     def take(self, deployment_id: str, target_id: str | None, count: int, now: Micros) -> list[str]:
         """Reserve up to `count` leasable commands; target None means all pull targets of the deployment but `operator`.
@@ -378,6 +398,19 @@ class PayloadsView(Protocol):
         """The row of an id, None if nothing was ever stored under it. A row never changes; a new one replaces it."""
 
 
+class TokensView(Protocol):
+    """All access tokens ever made."""
+
+    def get(self, token_id: str) -> Token | None:
+        """The token with this id, also one that is revoked or has expired; None if it was never made."""
+
+    def version(self, token_id: str) -> int:
+        """The version of the token's own history."""
+
+    def all(self) -> Iterable[tuple[str, Token]]:
+        """Ids and tokens, in order of their making."""
+
+
 class StatsView(Protocol):
     """Counts over everything."""
 
@@ -401,6 +434,8 @@ class ReadModels(Protocol):
     @property
     def pending(self) -> PendingView: ...
     @property
+    def pushes(self) -> PendingView: ...
+    @property
     def due(self) -> DueView: ...
     @property
     def idempotency(self) -> IdempotencyView: ...
@@ -409,7 +444,9 @@ class ReadModels(Protocol):
     @property
     def payloads(self) -> PayloadsView: ...
     @property
+    def tokens(self) -> TokensView: ...
+    @property
     def stats(self) -> StatsView: ...
 
     def apply(self, recorded: Recorded) -> str | None:
-        """Fold one decision. Returns the id of a command that has just become leasable, else None."""
+        """Fold one decision. Returns the id of a command that may be leased or pushed from now on, else None."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import uuid
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,12 +23,12 @@ from arc_es.bodies import (
     params_digest,
 )
 from arc_es.codec import decode
-from arc_es.domain.deployments import resolve_target
+from arc_es.declarations import resealed
+from arc_es.domain.deployments import Redeclare, resolve_target
 from arc_es.domain.errors import (
     DeploymentNotFound,
     KeyWindowOver,
     LeaseNotFound,
-    NotImplementedHere,
     TargetNotFound,
 )
 from arc_es.domain.events import (
@@ -47,7 +49,7 @@ from arc_es.domain.limits import (
     IDEMPOTENCY_WINDOW,
 )
 from arc_es.domain.queues import QueueCounts
-from arc_es.domain.recorded import CommandKey, Decision, Principal
+from arc_es.domain.recorded import SERVICE, CommandKey, Decision, Principal
 from arc_es.domain.state import TERMINAL, Facts
 from arc_es.leasing import Granted, Leasing, Poll, target_of
 from arc_es.lookup import Lookup
@@ -61,7 +63,9 @@ from arc_es.ports import (
     Row,
     Slot,
 )
+from arc_es.pushing import Pushing
 from arc_es.responding import Responding
+from arc_es.sealing import CannotUnseal, Sealer
 from arc_es.tokens import Tokens
 from arc_es.transfers import Transfers
 from arc_es.wire import (
@@ -76,6 +80,8 @@ from arc_es.wire import (
 OVERDUE_SECONDS_MAX: Final = 2.0
 """How long a status poll waits until what is overdue has been applied."""
 
+log = logging.getLogger("arc_es")
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
@@ -89,7 +95,7 @@ class Queue:
 class Service:
     """One public method a use-case. All raise JournalError, Overloaded and the `Rejected` that they name."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - only the composition root calls it
         self,
         *,
         journal: Journal,
@@ -100,6 +106,7 @@ class Service:
         ticker: Ticker,
         clock: Clock,
         bodies: Bodies,
+        pushing: Pushing,
     ) -> None:
         self._journal = journal
         self._models = models
@@ -108,6 +115,7 @@ class Service:
         self._clock = clock
         self._long_waits = LongWaits()
         self._bodies = bodies
+        self._pushing = pushing
         self._lookup = Lookup(journal, models, follower, turns, clock)
         self._responding = Responding(self._lookup, turns, follower, bodies)
         self._payloads = Payloads(models, turns, bodies)
@@ -141,15 +149,13 @@ class Service:
         known = self._models.deployments.known_targets(request.deployment_id)
         target = resolve_target(deployment, known, request.target_id)
         declared = deployment.declared
-        pushed = deployment.declared_target(target.resource_id)
-        if pushed is not None and pushed.delivery == "push" and target.resource_id != OPERATOR:
-            raise NotImplementedHere("Push delivery is not supported by this version; declare the target as pull")
+        pushed = None if target.resource_id == OPERATOR else deployment.declared_target(target.resource_id)
         key = request.idempotency_key
         intent = Create(
             deployment_id=request.deployment_id,
             command=request.command,
             target=target,
-            delivery="pull",
+            delivery="pull" if pushed is None else pushed.delivery,
             params=None,
             deadline=request.deadline,
             idempotency_key=key,
@@ -169,12 +175,21 @@ class Service:
 
     async def _create(self, command_id: str, intent: Create, params: InlineBody | StorageBody, by: Principal) -> Row:
         """Create under this id; large params are stored first, so that no command ever names what is not there."""
+        is_new = self._models.status.get(command_id) is None
         if isinstance(params, StorageBody):
             waiting = replace(intent, upload_size=params.size)
             return await self._turns.perform(Ask(command_id, intent.deployment_id, waiting, by))
         async with self._bodies.storing(Slot(command_id, "params"), params) as (body, beside):
             ready = replace(intent, params=body)
-            return await self._turns.perform(Ask(command_id, intent.deployment_id, ready, by, beside, "params"))
+            row = await self._turns.perform(Ask(command_id, intent.deployment_id, ready, by, beside, "params"))
+        return await self._pushed(command_id, row) if is_new else row
+
+    async def _pushed(self, command_id: str, row: Row) -> Row:
+        """A command that may be delivered from now on; if by push, then after the first one (`arc.v1` 4.4 Push, 4)."""
+        if row.state.facts.route.delivery == "push":
+            with self._long_waits.until(math.inf):
+                await self._pushing.first_result(command_id)
+        return self._lookup.row(command_id)
 
     async def _create_with_key(
         self, intent: Create, key: str, params: InlineBody | StorageBody, by: Principal
@@ -193,7 +208,8 @@ class Service:
 
     async def complete_upload(self, command_id: str, size: int, by: Principal) -> Row:
         """The params are uploaded, all `size` bytes of them. Raises as `Transfers.complete_upload`."""
-        return await self._transfers.complete_upload(command_id, size, by)
+        row = await self._transfers.complete_upload(command_id, size, by)
+        return await self._pushed(command_id, row)
 
     async def status(self, command_id: str, wait_seconds: float = 0) -> Row:
         """The command as it is now, or as soon as it is terminal, at the latest after `wait_seconds`.
@@ -208,6 +224,10 @@ class Service:
                     await self._follower.changed(_key(command_id, row))
                     row = self._lookup.row(command_id)
         return row
+
+    async def known(self, command_id: str) -> Row:
+        """The row of a command; raises CommandNotFound only when no node has made it."""
+        return await self._lookup.known(command_id)
 
     def peek(self, command_id: str) -> Row | None:
         """The row of a command, None if there is none: for checks that come before existence."""
@@ -238,16 +258,24 @@ class Service:
         """
         return await self._leasing.lease(request, by)
 
+    async def held(self, lease_id: str) -> Row:
+        """The command that is held under a live lease. Raises LeaseNotFound."""
+        return self._lookup.row(await self._holder_of(lease_id))
+
     async def release(self, lease_id: str, by: Principal) -> None:
         """Give a lease back. Raises LeaseNotFound."""
+        command_id = await self._holder_of(lease_id)
+        deployment_id = self._lookup.row(command_id).state.facts.route.deployment_id
+        await self._turns.perform(Ask(command_id, deployment_id, Release(lease_id=lease_id), by))
+
+    async def _holder_of(self, lease_id: str) -> str:
         command_id = self._models.status.holder_of(lease_id)
         if command_id is None:
             await self._follower.caught_up()  # another node may have granted it a moment ago
             command_id = self._models.status.holder_of(lease_id)
         if command_id is None:
             raise LeaseNotFound
-        deployment_id = self._lookup.row(command_id).state.facts.route.deployment_id
-        await self._turns.perform(Ask(command_id, deployment_id, Release(lease_id=lease_id), by))
+        return command_id
 
     async def respond(self, command_id: str, response: SuccessResponse | ErrorResponse, by: Principal) -> None:
         """Answer a command; the first answer wins, later ones are recorded. Raises as `Responding.respond`."""
@@ -286,20 +314,35 @@ class Service:
         return [(message, decode(message.payload)) for message in messages]
 
     def queues(self) -> list[Queue]:
-        """All queues, with their agents."""
+        """All queues, with their agents: those that are leased from, then those that are pushed to."""
+        now = self._clock.now()
         return [
             Queue(
                 counts,
                 self._leasing.waiting(counts.deployment_id, counts.target_id),
                 self._leasing.last_poll(counts.deployment_id, counts.target_id),
             )
-            for counts in self._models.pending.queues(self._clock.now())
+            for counts in (*self._models.pending.queues(now), *self._models.pushes.queues(now))
         ]
 
     async def declare(self, deployment_id: str, declaration: DeploymentDeclared, by: Principal) -> DeploymentDeclared:
         """Declare a deployment or replace its declaration; answers what is stored."""
         await self._turns.perform_deployment(deployment_id, declaration, by)
         return self.declaration(deployment_id)
+
+    async def reseal(self, sealer: Sealer) -> None:
+        """Write push tokens anew that were sealed under an old key, or stored in clear by the first versions.
+
+        Whatever another node or an administrator writes meanwhile wins.
+        """
+        for deployment_id in self.declared_deployments():
+            before = self.declaration(deployment_id)
+            try:
+                after = resealed(deployment_id, before, sealer)
+            except CannotUnseal as error:
+                log.warning("%s", error)
+            else:
+                await self._turns.perform_deployment(deployment_id, Redeclare(before, after), SERVICE)
 
     def declaration(self, deployment_id: str) -> DeploymentDeclared:
         """The declaration of a deployment. Raises DeploymentNotFound."""
@@ -345,8 +388,9 @@ class Service:
         return self._follower.progress()
 
     def drain(self) -> None:
-        """End all long waits now, with what there is: the service is about to stop."""
+        """End all long waits now, with what there is, and start no more pushes: the service is about to stop."""
         self._long_waits.drain()
+        self._pushing.drain()
 
     def now(self) -> Micros:
         """The service's own clock, the only one that decides."""

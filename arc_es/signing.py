@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from arc_es.domain.ids import Micros
@@ -30,25 +32,34 @@ def response_expires(now: Micros, lease_seconds: int) -> int:
     return now // SECOND + max(LIFETIME_SECONDS_MIN, lease_seconds + TOLERANCE_SECONDS)
 
 
-class Signer:
-    """Signs and verifies with one key."""
+@dataclass(frozen=True, slots=True)
+class OldKey:
+    """A key that was current once. until: when the last URL that it signed has expired; None if nobody said."""
 
-    def __init__(self, key: bytes) -> None:
+    key: bytes = field(repr=False)
+    until: Micros | None = None
+
+
+class Signer:
+    """Signs with the current key; verifies with it and with old ones whose URLs may still be under way."""
+
+    def __init__(self, key: bytes, old: Sequence[OldKey] = ()) -> None:
         """Raises ValueError for an empty key: everybody could sign with it."""
-        if not key:
+        if not key or not all(one.key for one in old):
             raise ValueError("The signing key is empty")
         self._key = key
+        self._verifying = (OldKey(key), *old)
 
     def __repr__(self) -> str:
         return "Signer(…)"
 
     def response_token(self, command_id: str, expires: int) -> str:
         """The token for answering one command until `expires` (Unix seconds)."""
-        return self._sign(f"commands.v1:{command_id}:{expires}")
+        return _sign(self._key, _response_message(command_id, expires))
 
     def storage_signature(self, method: Method, path: str, expires: int) -> str:
         """The signature for one method on one object path until `expires` (Unix seconds)."""
-        return self._sign(f"storage.v1:{method}:{path}:{expires}")
+        return _sign(self._key, _storage_message(method, path, expires))
 
     def token_valid(self, command_id: str, token: str, expires: int, now: Micros, lease_end_max: Micros) -> bool:
         """Whether a response token may be used now.
@@ -58,7 +69,7 @@ class Signer:
         """
         if not _HEX.fullmatch(token):
             return False
-        if not hmac.compare_digest(self.response_token(command_id, expires), token.lower()):
+        if not self._signed(_response_message(command_id, expires), token, now):
             return False
         now_seconds = now / SECOND
         latest = max(
@@ -72,11 +83,27 @@ class Signer:
         until = parse_expires(expires)
         if until is None or not _HEX.fullmatch(signature):
             return False
-        wanted = self.storage_signature(method, path, until)
-        return hmac.compare_digest(wanted, signature.lower()) and now / SECOND <= until
+        return self._signed(_storage_message(method, path, until), signature, now) and now / SECOND <= until
 
-    def _sign(self, message: str) -> str:
-        return hmac.new(self._key, message.encode(), hashlib.sha256).hexdigest()
+    def _signed(self, message: str, signature: str, now: Micros) -> bool:
+        """Whether one of the keys made the signature; always tries all of them, so time does not tell which."""
+        found = False
+        for one in self._verifying:
+            right = hmac.compare_digest(_sign(one.key, message), signature.lower())
+            found |= right and (one.until is None or now <= one.until)
+        return found
+
+
+def _sign(key: bytes, message: str) -> str:
+    return hmac.new(key, message.encode(), hashlib.sha256).hexdigest()
+
+
+def _response_message(command_id: str, expires: int) -> str:
+    return f"commands.v1:{command_id}:{expires}"
+
+
+def _storage_message(method: Method, path: str, expires: int) -> str:
+    return f"storage.v1:{method}:{path}:{expires}"
 
 
 def parse_expires(text: str) -> int | None:

@@ -311,10 +311,10 @@ class CreateRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse_create(value: object, now: Micros, allow: Callable[[str, str | None], None]) -> CreateRequest:
+def parse_create(value: object, now: Micros, allow: Callable[[str, str | None, str], None]) -> CreateRequest:
     """Read a create request: first the shape (422), then the values in the order of `arc.v1` 2.1 (400).
 
-    Between the two `allow` is told the deployment and the requested target; it raises if the caller has no right to
+    Between the two `allow` is told the deployment, the requested target and the command; it raises if the caller has no right to
     them (`arc.v1` 1.7).
     """
     data = parse_object(value)
@@ -331,7 +331,7 @@ def parse_create(value: object, now: Micros, allow: Callable[[str, str | None], 
     not_before = optional(data, "notBefore", parse_time)
     labels = optional(data, "labels", _labels) or {}
     _body_shape(params)
-    allow(deployment_id, target_id)
+    allow(deployment_id, target_id, command)
     if not command:
         raise _invalid("command is empty")
     if ":" in command:

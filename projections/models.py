@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, PayloadKey, Recorded
+from arc_es.domain.recorded import CommandKey, DeploymentKey, PayloadKey, Recorded, TokenKey
 from projections.deployments import DeploymentsProjection
 from projections.due import DueProjection
 from projections.idempotency import IdempotencyProjection
@@ -10,6 +10,7 @@ from projections.payloads import PayloadsProjection
 from projections.pending import PendingProjection
 from projections.stats import StatsProjection
 from projections.status import StatusProjection
+from projections.tokens import TokensProjection
 
 
 class Projections:
@@ -18,16 +19,18 @@ class Projections:
     def __init__(self) -> None:
         self.status = StatusProjection()
         self.pending = PendingProjection()
+        self.pushes = PendingProjection()
         self.due = DueProjection()
         self.idempotency = IdempotencyProjection()
         self.deployments = DeploymentsProjection()
         self.payloads = PayloadsProjection()
+        self.tokens = TokensProjection()
         self.stats = StatsProjection()
 
     def apply(self, recorded: Recorded) -> str | None:
         """Fold one decision; each exactly once, those of one history in order.
 
-        Returns the id of a command that has just become leasable (one that rests is woken by time instead), else None.
+        Returns the id of a command that may be leased or pushed from now on (one that rests is woken by time instead).
 
         Raises:
             ImpossibleHistory: applied twice, out of order, or against the transition table.
@@ -38,6 +41,8 @@ class Projections:
                 self.deployments.apply_recorded(key, recorded)
             elif isinstance(key, PayloadKey):
                 self.payloads.apply_recorded(key, recorded)
+            elif isinstance(key, TokenKey):
+                self.tokens.apply_recorded(key, recorded)
             self.stats.count(len(recorded.events))
             return None
         change = self.status.apply(key, recorded)
@@ -46,4 +51,5 @@ class Projections:
         self.due.apply(change)
         self.idempotency.apply(change)
         self.deployments.apply(change)
-        return self.pending.apply(change)
+        pushed = change.after.facts.route.delivery == "push"
+        return self.pushes.apply(change) if pushed else self.pending.apply(change)

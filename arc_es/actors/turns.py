@@ -22,12 +22,22 @@ from arc_es.codec import digest, encode
 from arc_es.domain.decide import decide
 from arc_es.domain.deployments import DeploymentIntent, decide_deployment
 from arc_es.domain.errors import Rejected
-from arc_es.domain.events import Body, CommandEvent, Event, PayloadStored
+from arc_es.domain.events import Body, CommandEvent, Event, PayloadStored, TokenEvent
 from arc_es.domain.ids import Micros
 from arc_es.domain.intents import Intent, Tick
 from arc_es.domain.payloads import NO_PAYLOAD, decide_payload
-from arc_es.domain.recorded import SERVICE, CommandKey, Decision, DeploymentKey, Key, PayloadKey, Principal
+from arc_es.domain.recorded import (
+    SERVICE,
+    CommandKey,
+    Decision,
+    DeploymentKey,
+    Key,
+    PayloadKey,
+    Principal,
+    TokenKey,
+)
 from arc_es.domain.state import State, needs_body
+from arc_es.domain.tokens import decide_token
 from arc_es.ports import (
     Append,
     BodyKind,
@@ -42,8 +52,6 @@ from arc_es.ports import (
 
 CONFLICTS_MAX: Final = 20
 """A turn that lost this many races in a row gives up; others are making progress all the while."""
-APPLY_SECONDS_MAX: Final = 30.0
-"""How long a stored decision may take to come back through the follower."""
 
 Decide = Callable[[Micros], tuple[Principal, tuple[Event, ...]]]
 
@@ -128,6 +136,17 @@ class Turns:
         async with self.directory.turn(key):
             await self._decided(key, version, next_of, body, body_kind)
 
+    async def perform_token(self, token_id: str, intent: TokenEvent, by: Principal) -> None:
+        """Make or revoke an access token. Raises as `perform`."""
+        key = TokenKey(token_id)
+        tokens = self._models.tokens
+        async with self.directory.turn(key):
+            await self._decided(
+                key,
+                lambda: tokens.version(token_id),
+                lambda now: (by, decide_token(intent, tokens.get(token_id))),
+            )
+
     async def perform_each(self, asks: Sequence[Ask], *, skip_busy: bool = False) -> list[Row | None]:
         """Do many things with one append; what is refused or lost to somebody else is None and unchanged.
 
@@ -206,7 +225,7 @@ class Turns:
                 if by is not SERVICE:
                     return
             elif isinstance(outcome, Conflict):
-                await self._caught_up(key)
+                await self._follower.caught_up_with(key)
             else:
                 raise outcome
         raise JournalUnavailable("Too many writers at once on one command")
@@ -239,19 +258,10 @@ class Turns:
         beside = body if wanted is not None and wanted.place == "message" else None
         return Append(key, version, decision.id, encode(decision), beside, body_kind)
 
-    async def _caught_up(self, key: Key) -> None:
-        """Wait until the state holds what somebody else stored first; not for ever, for others wait for the turn."""
-        with trio.move_on_after(APPLY_SECONDS_MAX):
-            await self._follower.caught_up_with(key)
-            return
-        raise JournalUnavailable("The journal does not deliver what it stored")
-
     async def _applied(self, position: int) -> None:
         """Wait for the follower. Shielded: the turn may not end before its own decision is in the state."""
-        with trio.CancelScope(shield=True), trio.move_on_after(APPLY_SECONDS_MAX):
+        with trio.CancelScope(shield=True):
             await self._follower.reached(position)
-            return
-        raise JournalUnavailable("The journal does not deliver what it stored")
 
 
 def _new_id() -> str:

@@ -32,7 +32,16 @@ class Deployment:
 
 NO_DEPLOYMENT: Final = Deployment()
 
-DeploymentIntent = DeploymentDeclared | TargetObserved
+
+@dataclass(frozen=True, slots=True)
+class Redeclare:
+    """Write a declaration anew in another form, if it is still the one that was read."""
+
+    before: DeploymentDeclared
+    after: DeploymentDeclared
+
+
+DeploymentIntent = DeploymentDeclared | TargetObserved | Redeclare
 """Declaring and observing have no choices of their own, so the wanted fact is the intent."""
 
 
@@ -41,6 +50,8 @@ def decide_deployment(intent: DeploymentIntent, state: Deployment) -> tuple[Depl
     match intent:
         case DeploymentDeclared():
             return () if state.declared == intent else (intent,)
+        case Redeclare():
+            return (intent.after,) if state.declared == intent.before != intent.after else ()
         case TargetObserved():
             full = len(state.observed) >= TARGETS_PER_DEPLOYMENT_MAX
             return () if state.declared or intent.resource_id in state.observed or full else (intent,)

@@ -6,33 +6,53 @@ import base64
 import binascii
 import hmac
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from quart import Request
 
+from arc_es.domain.ids import Target
 from arc_es.domain.recorded import Principal
+from arc_es.domain.tokens import ADMIN, OPEN, Grant, Right
 from arc_es.http.connection import body_of, header_of, prefix_of
 from arc_es.http.problems import Refusal
+from arc_es.links import Links
+from arc_es.ports import Row
+from arc_es.sealing import Sealer
 from arc_es.service import Service
 from arc_es.signing import Signer
 from arc_es.wire import WireError
 
-OPEN = "open"
-USER_AGENT_CHARS_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling, as the server knows it."""
+    """Who is calling, as the server knows it, and what they may do."""
 
     principal: Principal
-    scope: Literal["admin", "open"]
+    grant: Grant
 
     @property
     def is_admin(self) -> bool:
-        """Whether the caller has every right; in an open service everybody has."""
-        return self.scope in ("admin", OPEN)
+        """Whether the caller may administer; in an open service everybody may."""
+        return self.grant.allows("administer")
+
+    def must(self, right: Right) -> None:
+        """Step 2 of `arc.v1` 1.7. Raises Refusal 403: this scope never may."""
+        if not self.grant.allows(right):
+            raise Refusal("FORBIDDEN", f"A token of scope {self.grant.scope} has no right to {right}")
+
+    def must_cover(self, deployment_id: str, target: Target | None = None) -> None:
+        """Step 5 of `arc.v1` 1.7. Raises Refusal 403: the token is for other deployments or targets."""
+        grant = self.grant
+        covered = grant.covers_deployment(deployment_id) if target is None else grant.covers(deployment_id, target)
+        if not covered:
+            raise Refusal("FORBIDDEN", "This token is not for this deployment and target")
+
+    def must_create(self, deployment_id: str, target_id: str | None, command: str) -> None:
+        """Step 5 for a create or its upload. Raises Refusal 403."""
+        if not self.grant.may_create(deployment_id, target_id, command):
+            raise Refusal("FORBIDDEN", "This token may not create this command for this deployment and target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +61,73 @@ class Api:
 
     service: Service
     signer: Signer
+    sealer: Sealer
     admin_token: str | None
     public_url: str | None
     version: str
 
-    async def caller(self, request: Request) -> Caller:
-        """Who is calling, by the Authorization header (`arc.v1` 1.7).
+    async def caller(self, request: Request, right: Right | None = None) -> Caller:
+        """Who is calling, by the Authorization header; steps 1 and 2 of `arc.v1` 1.7.
+
+        right: what the endpoint asks for; None if any known token will do.
 
         Raises:
-            Refusal: 401, credentials are needed and missing or unknown.
+            Refusal: 401, credentials are needed and missing or unknown; 403, this scope never may.
+            JournalUnavailable: whether the token is known cannot be told now.
+        """
+        caller = await self.identified(request)
+        if caller is None:
+            raise Refusal("UNAUTHORIZED", "A valid token is needed: Authorization: Bearer …")
+        if right is not None:
+            caller.must(right)
+        return caller
+
+    async def identified(self, request: Request) -> Caller | None:
+        """Who is calling, None if the header carries no known token; in constant time. In an open service anybody is.
+
+        Raises:
+            JournalUnavailable: whether the token is known cannot be told now.
         """
         if self.admin_token is None:
-            return Caller(principal_of(request, "open", "open"), "open")
+            return Caller(principal_of(request, "open", "open"), OPEN)
         token = bearer(header_of(request, b"authorization"))
-        if token is None or not self.known(token):
-            raise Refusal("UNAUTHORIZED", "A valid token is needed: Authorization: Bearer …")
-        return Caller(principal_of(request, "admin", "admin"), "admin")
+        if token is None:
+            return None
+        if hmac.compare_digest(token.encode(), self.admin_token.encode()):
+            return Caller(principal_of(request, "admin", "admin"), ADMIN)
+        found = await self.service.tokens.grant_of(token)
+        if found is None:
+            return None
+        token_id, grant = found
+        return Caller(principal_of(request, token_id, grant.scope), grant)
 
-    def known(self, token: str) -> bool:
-        """Whether this is a token of the service; in constant time."""
-        if self.admin_token is None:
-            return True
-        return hmac.compare_digest(token.encode(), self.admin_token.encode())
+    async def covered(self, caller: Caller, command_id: str) -> Row:
+        """The command named in the path; steps 4 and 5 of `arc.v1` 1.7.
+
+        Raises:
+            CommandNotFound: there is none.
+            Refusal: 403, it is not the caller's.
+        """
+        row = await self.service.known(command_id)
+        self.must_cover(caller, row)
+        return row
+
+    def must_cover(self, caller: Caller, row: Row) -> None:
+        """Step 5 for a command: it is for a deployment and target of the caller. Raises Refusal 403."""
+        route = row.state.facts.route
+        kind = route.target_type or self.service.type_of(route.deployment_id, route.target_id)
+        caller.must_cover(route.deployment_id, Target(route.target_id, kind))
 
     def base_url(self, request: Request) -> str:
         """The URL in front of `/commands` and `/storage` (`arc.v1` 1.8)."""
         if self.public_url is not None:
             return self.public_url
         return f"{request.scheme}://{request.host}{prefix_of(request)}"
+
+    def links(self, request: Request, *, relative: bool = False) -> Links:
+        """What mints the URLs of the answer to a request; `relative` to the lease endpoint (`arc.v1` 4.7)."""
+        base = None if relative else self.base_url(request)
+        return Links(self.signer, self.service.store, base, self.service.now())
 
 
 def principal_of(request: Request, name: str, kind: str) -> Principal:
@@ -79,8 +138,8 @@ def principal_of(request: Request, name: str, kind: str) -> Principal:
         name,
         kind,
         request.remote_addr,
-        None if agent is None else agent[:USER_AGENT_CHARS_MAX],
-        None if request_id is None else request_id[:USER_AGENT_CHARS_MAX],
+        None if agent is None else agent[:PRINCIPAL_CHARS_MAX],
+        None if request_id is None else request_id[:PRINCIPAL_CHARS_MAX],
     )
 
 

@@ -15,9 +15,11 @@ from arc_es.http.bodies import bodies_blueprint
 from arc_es.http.commands import commands_blueprint
 from arc_es.http.connection import BodyBudget, BodyLimits, ClientGone, Connection
 from arc_es.http.deployments import deployments_blueprint
+from arc_es.http.discovery import discovery_blueprint
 from arc_es.http.health import health_blueprint
 from arc_es.http.leases import leases_blueprint
 from arc_es.http.problems import Refusal, response_of
+from arc_es.http.tokens import tokens_blueprint
 
 Handler = Callable[..., Awaitable[Response]]
 ALWAYS_ANSWERED: Final = ("health.",)
@@ -55,6 +57,8 @@ class ArcApp(QuartTrio):
             bodies_blueprint(api, storage_bytes_max),
             deployments_blueprint(api),
             audit_blueprint(api),
+            discovery_blueprint(api),
+            tokens_blueprint(api),
         ):
             self.register_blueprint(blueprint)
         self.url_map.strict_slashes = False

@@ -11,8 +11,10 @@ from quart import Blueprint, Request, Response
 
 from arc_es.codec import digest
 from arc_es.domain.events import PushSettings
+from arc_es.domain.ids import Target
 from arc_es.domain.limits import SECOND
 from arc_es.domain.recorded import CommandKey, Decision, DeploymentKey, PayloadKey, Principal
+from arc_es.domain.tokens import Grant
 from arc_es.http.api import Api
 from arc_es.http.problems import json_response
 from arc_es.ports import Message
@@ -29,7 +31,7 @@ def audit_blueprint(api: Api) -> Blueprint:
 
     @blueprint.get("/commands/<command:command_id>/events")
     async def events(request: Request, command_id: str) -> Response:
-        await api.caller(request)
+        await api.covered(await api.caller(request, "read"), command_id)
         history = await service.history(command_id)
         return json_response(
             {"events": [entry for message, decision in history for entry in event_entries(message, decision)]}
@@ -37,9 +39,9 @@ def audit_blueprint(api: Api) -> Blueprint:
 
     @blueprint.get("/queues")
     async def queues(request: Request) -> Response:
-        await api.caller(request)
+        grant = (await api.caller(request, "read")).grant
         now = service.now()
-        found = [_queue(api, queue, now) for queue in service.queues()]
+        found = [_queue(api, queue, now) for queue in service.queues() if _covers(api, grant, queue)]
         return json_response({"queues": found, "appliedSeq": service.applied})
 
     return blueprint
@@ -75,7 +77,7 @@ def _data(record: object) -> dict[str, Any]:
         value = getattr(record, entry.name)
         if value is None or value in ({}, ()):
             continue
-        if entry.name == "base64" or (isinstance(record, PushSettings) and entry.name == "token"):
+        if entry.name == "base64" or (isinstance(record, PushSettings) and entry.name.startswith("token")):
             continue
         data[camel(entry.name)] = format_time(value) if entry.name in TIME_FIELDS else _value(value)
     return data
@@ -91,6 +93,12 @@ def _value(value: Any) -> Any:
 def camel(name: str) -> str:
     """`lease_id` -> `leaseId`."""
     return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
+
+
+def _covers(api: Api, grant: Grant, queue: Queue) -> bool:
+    counts = queue.counts
+    known = api.service.type_of(counts.deployment_id, counts.target_id)
+    return grant.covers(counts.deployment_id, Target(counts.target_id, known))
 
 
 def _queue(api: Api, queue: Queue, now: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Creating, watching and answering commands (`arc.v1` 2.1, 2.2, 2.3, 2.6, 2.7, 2.8, 2.9)."""
+"""Creating, watching and answering commands (`arc.v1` 2.1, 2.2, 2.3, 2.6, 2.7, 2.8)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from quart import Blueprint, Request, Response
 from arc_es.bodies import Found
 from arc_es.domain.errors import CommandNotFound
 from arc_es.domain.events import TraceContext
-from arc_es.domain.ids import OPERATOR
-from arc_es.domain.limits import SECOND
 from arc_es.domain.recorded import Principal
 from arc_es.domain.state import PUBLIC_STATE, PendingUpload, attempt_of, lease_end_max_of
-from arc_es.http.api import OPEN, Api, Caller, bearer, json_of, principal_of
+from arc_es.http.api import Api, Caller, bearer, json_of, principal_of
 from arc_es.http.connection import header_of, until_disconnected
 from arc_es.http.problems import Refusal, json_response
 from arc_es.payloads import parse_payload
@@ -24,8 +22,6 @@ from arc_es.wire import (
     WireError,
     count,
     create_answer,
-    format_time,
-    parse_bootstrap,
     parse_create,
     parse_object,
     parse_response,
@@ -36,11 +32,9 @@ from arc_es.wire import (
     valid_tracestate,
 )
 
-BOOTSTRAP_SECONDS = 3_600
-
 
 def commands_blueprint(api: Api) -> Blueprint:
-    """Everything under /commands but leases."""
+    """Everything under /commands but leases and discovery."""
     blueprint = Blueprint("commands", __name__)
     service = api.service
 
@@ -58,7 +52,7 @@ def commands_blueprint(api: Api) -> Blueprint:
     async def status(request: Request, command_id: str) -> Response:
         caller = await api.caller(request, "read")
         wait_seconds = parse_wait(request.args.get("waitSeconds"))
-        await _covered(caller, command_id)
+        await api.covered(caller, command_id)
         if wait_seconds:
             row = await until_disconnected(request, partial(service.status, command_id, wait_seconds))
         else:
@@ -67,54 +61,39 @@ def commands_blueprint(api: Api) -> Blueprint:
 
     @blueprint.put("/commands/<command:command_id>/response")
     async def respond(request: Request, command_id: str) -> Response:
-        caller = await _responder(api, request, command_id)
+        caller = None if bearer(header_of(request, b"authorization")) is None else await api.identified(request)
+        if caller is None:
+            by = _by_signed_query(api, request, command_id)
+        else:
+            caller.must("lease")
+            by = caller.principal
         response = parse_response(await json_of(request))
-        if isinstance(caller, Caller):
-            await _covered(caller, command_id)
-        await service.respond(command_id, response, caller.principal if isinstance(caller, Caller) else caller)
+        if caller is not None:
+            await api.covered(caller, command_id)
+        await service.respond(command_id, response, by)
         return Response(b"")
 
     @blueprint.post("/commands/<command:command_id>/upload-complete")
     async def upload_complete(request: Request, command_id: str) -> Response:
-        caller = await api.caller(request)
+        caller = await api.caller(request, "create")
         size = required(parse_object(await json_of(request)), "size", count)
+        facts = (await service.known(command_id)).state.facts
+        caller.must_create(facts.route.deployment_id, facts.route.target_id, facts.route.command)
         row = await service.complete_upload(command_id, size, caller.principal)
         return json_response({"commandId": command_id, "state": PUBLIC_STATE[type(row.state)]})
 
     @blueprint.get("/commands/<command:command_id>/payload")
     async def payload(request: Request, command_id: str) -> Response:
-        caller = await api.caller(request)
+        caller = await api.caller(request, "read")
         return json_response({"commandId": command_id, **await _payload(api, request, caller, command_id)})
 
     @blueprint.put("/commands/<command:command_id>/payload")
     async def put_payload(request: Request, command_id: str) -> Response:
-        caller = await api.caller(request)
-        if not caller.is_admin:
-            raise Refusal("FORBIDDEN", "Only an admin token may store payloads")
+        caller = await api.caller(request, "administer")
         await service.store_payload(command_id, parse_payload(await json_of(request)), caller.principal)
         return Response(b"")
 
-    @blueprint.post("/commands/bootstrap")
-    async def bootstrap(request: Request) -> Response:
-        caller = await api.caller(request)
-        wanted = parse_bootstrap(await json_of(request))
-        answer: dict[str, Any] = {
-            "managerUrl": api.base_url(request).removesuffix("/v1"),
-            "token": bearer(header_of(request, b"authorization")) or caller.scope,
-            "expiresAt": format_time(service.now() + BOOTSTRAP_SECONDS * SECOND),
-        }
-        if wanted.target_id is not None:
-            target = service.receiver_target(wanted.deployment_id, wanted.target_id)
-            answer["target"] = target_json(target.resource_id, target.resource_type)
-        return json_response(answer)
-
     return blueprint
-
-
-def _may_create(caller: Caller, deployment_id: str, target_id: str | None) -> None:
-    """Whether the caller's scope covers the deployment and the target (`arc.v1` 1.7)."""
-    if target_id == OPERATOR and caller.scope != OPEN:
-        raise Refusal("FORBIDDEN", "Only an operations token may create commands for the operator")
 
 
 async def _status(api: Api, request: Request, command_id: str, row: Row) -> dict[str, Any]:
@@ -136,6 +115,7 @@ async def _payload(api: Api, request: Request, caller: Caller, command_id: str) 
     row = api.service.peek(command_id)
     params: Found | None
     if row is not None:
+        api.must_cover(caller, row)
         params, answer = await api.service.params(row), await api.service.answer(row)
     elif caller.is_admin:
         params, answer = await api.service.stored_params(command_id), await api.service.stored_answer(command_id)
@@ -157,12 +137,8 @@ def _trace(request: Request) -> TraceContext | None:
     return TraceContext(traceparent=traceparent, tracestate=valid_tracestate(header_of(request, b"tracestate")))
 
 
-async def _responder(api: Api, request: Request, command_id: str) -> Principal:
-    """Who answers: a known token decides, else the signed query does (`arc.v1` 2.6)."""
-    token = bearer(header_of(request, b"authorization"))
-    if token is not None and api.known(token):
-        caller: Caller = await api.caller(request)
-        return caller.principal
+def _by_signed_query(api: Api, request: Request, command_id: str) -> Principal:
+    """Who answers by the signed URL, without a known token (`arc.v1` 2.6)."""
     given, expires_text = request.args.get("response_token"), request.args.get("expires")
     if given is None or expires_text is None:
         raise Refusal("UNAUTHORIZED", "A token or a signed URL is needed to answer a command")

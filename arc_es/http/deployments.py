@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from quart import Blueprint, Request, Response
 
 from arc_es.declarations import declaration_json, parse_declaration
@@ -15,10 +17,13 @@ def deployments_blueprint(api: Api) -> Blueprint:
     blueprint = Blueprint("deployments", __name__)
     service = api.service
 
+    def seal(deployment_id: str, target_id: str, token: str) -> str:
+        return api.sealer.seal(token, deployment_id, target_id)
+
     @blueprint.put("/deployments/<deployment_id>")
     async def declare(request: Request, deployment_id: str) -> Response:
-        by = (await api.caller(request)).principal
-        declaration = parse_declaration(await json_of(request))
+        by = (await api.caller(request, "administer")).principal
+        declaration = parse_declaration(await json_of(request), partial(seal, deployment_id))
         name_text(deployment_id, "deploymentId")
         if api.public_url is None and any(target.delivery == "push" for target in declaration.targets):
             raise WireError(
@@ -29,13 +34,16 @@ def deployments_blueprint(api: Api) -> Blueprint:
 
     @blueprint.get("/deployments/<deployment_id>")
     async def show(request: Request, deployment_id: str) -> Response:
-        await api.caller(request)
-        return json_response(declaration_json(deployment_id, service.declaration(deployment_id)))
+        caller = await api.caller(request, "read")
+        declaration = service.declaration(deployment_id)
+        caller.must_cover(deployment_id)
+        return json_response(declaration_json(deployment_id, declaration))
 
     @blueprint.get("/deployments")
     async def list_all(request: Request) -> Response:
-        await api.caller(request)
-        found = [declaration_json(name, service.declaration(name)) for name in service.declared_deployments()]
+        grant = (await api.caller(request, "read")).grant
+        names = filter(grant.covers_deployment, service.declared_deployments())
+        found = [declaration_json(name, service.declaration(name)) for name in names]
         return json_response({"deployments": found})
 
     return blueprint

@@ -19,8 +19,10 @@ def leases_blueprint(api: Api) -> Blueprint:
 
     @blueprint.post("/commands/leases")
     async def lease(request: Request) -> Response:
-        by = (await api.caller(request)).principal
+        caller = await api.caller(request, "lease")
         wanted = parse_lease(await json_of(request))
+        caller.must_cover(wanted.deployment_id, wanted.target)
+        by = caller.principal
         if wanted.wait_seconds:
             granted = await until_disconnected(request, partial(api.service.lease, wanted, by))
         else:
@@ -31,8 +33,9 @@ def leases_blueprint(api: Api) -> Blueprint:
 
     @blueprint.post("/commands/leases/<lease_id>/release")
     async def release(request: Request, lease_id: str) -> Response:
-        by = (await api.caller(request)).principal
-        await api.service.release(lease_id, by)
+        caller = await api.caller(request, "lease")
+        api.must_cover(caller, await api.service.held(lease_id))
+        await api.service.release(lease_id, caller.principal)
         return Response(b"")
 
     return blueprint

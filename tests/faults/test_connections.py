@@ -17,6 +17,7 @@ from arc_es.bootstrap import _hypercorn, assemble, build_app
 from arc_es.config import Config
 from arc_es.http import server
 from arc_es.journal.memory import MemoryJournal
+from arc_es.keyring import KeyRing
 
 SECONDS_MAX = 10
 REQUESTS = {
@@ -44,7 +45,7 @@ async def serving() -> AsyncIterator[int]:
     """A served node; yields its port."""
     config = Config()
     node = assemble(MemoryJournal(), config)
-    app = build_app(node.service, config, b"example-signing-key")
+    app = build_app(node.service, config, KeyRing(b"example-signing-key"))
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0)
 

@@ -12,12 +12,14 @@ from urllib.parse import unquote
 
 import trio
 
-from arc_es.bootstrap import Node, assemble, build_app, signing_key
+from arc_es.bootstrap import Node, assemble, build_app
 from arc_es.config import Config
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import SECOND
 from arc_es.http.app import ArcApp
 from arc_es.journal.memory import MemoryJournal
+from arc_es.keyring import KeyRing, signing_key
+from arc_es.ports import Pusher
 
 ADMIN = "admin-token-123"
 T0: Micros = 1_772_359_200 * SECOND
@@ -220,14 +222,18 @@ def failure(code: str = "DB_DOWN", message: str = "no connection", **more: Any) 
 
 @asynccontextmanager
 async def serving(
-    journal: MemoryJournal | None = None, clock: Clock | None = None, **settings: Any
+    journal: MemoryJournal | None = None,
+    clock: Clock | None = None,
+    pusher: Pusher | None = None,
+    **settings: Any,
 ) -> AsyncGenerator[Served, None]:
     """A running service; `settings` are those of `Config`, with an admin token unless told otherwise."""
     config = Config(**({"admin_token": ADMIN} | settings))
     journal = journal or MemoryJournal()
     clock = clock or Clock()
-    node = assemble(journal, config, clock=clock)
-    app = build_app(node.service, config, b"example-signing-key" if config.admin_token is None else signing_key(config))
+    keys = KeyRing(b"example-signing-key" if config.admin_token is None else signing_key(config))
+    node = assemble(journal, config, clock=clock, keys=keys, pusher=pusher)
+    app = build_app(node.service, config, keys)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
         yield Served(node, app, journal, clock, Client(app))

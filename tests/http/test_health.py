@@ -10,6 +10,7 @@ import trio
 from arc_es.bootstrap import assemble, build_app
 from arc_es.config import Config
 from arc_es.journal.memory import Fault, MemoryJournal
+from arc_es.keyring import KeyRing
 from tests.http.driver import ADMIN, Client, Clock, Served, a_command, a_lease, serving, success
 
 
@@ -37,7 +38,7 @@ class SlowJournal(MemoryJournal):
 async def test_before_the_replay_is_done_only_health_answers() -> None:
     journal = SlowJournal()
     node = assemble(journal, Config(admin_token=ADMIN), clock=Clock())
-    client = Client(build_app(node.service, Config(admin_token=ADMIN), b"k"))
+    client = Client(build_app(node.service, Config(admin_token=ADMIN), KeyRing(b"k")))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.run)
         await trio.testing.wait_all_tasks_blocked()

@@ -36,5 +36,5 @@ async def test_too_many_targets_are_refused() -> None:
 def test_what_is_accepted_can_be_stored(id_chars: int) -> None:
     declaration = a_declaration(TARGETS_PER_DEPLOYMENT_MAX, id_chars)
     assert len(orjson.dumps(declaration)) <= BODY_BYTES_MAX
-    decision = Decision("d" * 32, 1, SERVICE, (parse_declaration(declaration),))
+    decision = Decision("d" * 32, 1, SERVICE, (parse_declaration(declaration, lambda target, token: token),))
     assert len(encode(decision)) < MESSAGE_BYTES_MAX - 1_000
