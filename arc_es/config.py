@@ -6,6 +6,7 @@ Units are in the names. A setting that is wrong is refused at start with the nam
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -31,13 +32,14 @@ class Config:
     workers: int = 1
     replicas: int = 1
     stream_bytes_max: int = -1
+    nats_store_bytes_max: int = -1
     admin_token: str | None = field(default=None, repr=False)
     signing_key: str | None = field(default=None, repr=False)
     signing_keys_previous: str | None = field(default=None, repr=False)
     trust_forwarded: bool = False
     body_store: str = "nats"
     body_store_bytes_max: int = -1
-    storage_bytes_max: int = 100 * 1024 * 1024
+    storage_bytes_max: int = limits.STORAGE_BYTES_MAX
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = field(default=None, repr=False)
@@ -45,19 +47,20 @@ class Config:
     sweep_seconds: float = 3_600.0
     orphan_seconds_min: float = 86_400.0
     push: str = "http"
-    pushes_per_target_max: int = 8
-    pushes_max: int = 256
+    pushes_per_target_max: int = limits.PUSHES_PER_TARGET_MAX
+    pushes_max: int = limits.PUSHES_MAX
     headroom_bytes: int = -1
     log_level: str = "INFO"
-    request_body_bytes_max: int = 2 * 1024 * 1024
+    request_body_bytes_max: int = limits.REQUEST_BODY_BYTES_MAX
     request_bodies_bytes_max: int = limits.REQUEST_BODIES_BYTES_MAX
-    connections_max: int = 10_000
-    waiters_max: int = 10_000
-    actors_max: int = 20_000
-    cache_bytes_max: int = 64 * 1024 * 1024
-    append_seconds_max: float = 10.0
+    connections_max: int = limits.CONNECTIONS_MAX
+    waiters_max: int = limits.WAITERS_MAX
+    waiters_per_target_max: int = limits.WAITERS_PER_TARGET_MAX
+    actors_max: int = limits.ACTORS_MAX
+    cache_bytes_max: int = limits.CACHE_BYTES_MAX
+    append_seconds_max: float = limits.APPEND_SECONDS_MAX
     drain_seconds_max: float = 10.0
-    slow_request_seconds_max: float = 30.0
+    slow_request_seconds_max: float = limits.SLOW_REQUEST_SECONDS_MAX
 
     @property
     def host(self) -> str:
@@ -74,6 +77,7 @@ _SECRETS: Final = {"admin_token", "signing_key", "signing_keys_previous", "s3_ac
 _ENV_ONLY_REASON: Final = "put it in the environment variable ARC_ADMIN_TOKEN, or name a file with ARC_ADMIN_TOKEN_FILE"
 SIGNING_KEY_BYTES_MIN: Final = 32
 PORT_MAX: Final = 65_535
+_PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?")
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -133,6 +137,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "workers": int,
     "replicas": int,
     "stream_bytes_max": int,
+    "nats_store_bytes_max": int,
     "body_store_bytes_max": int,
     "storage_bytes_max": int,
     "sweep_seconds": float,
@@ -145,6 +150,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "request_bodies_bytes_max": int,
     "connections_max": int,
     "waiters_max": int,
+    "waiters_per_target_max": int,
     "actors_max": int,
     "cache_bytes_max": int,
     "append_seconds_max": float,
@@ -192,6 +198,8 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"ARC_SIGNING_KEY must have at least {SIGNING_KEY_BYTES_MIN} bytes")
     if config.log_level.upper() not in LOG_LEVELS:
         raise ConfigError(f"log_level must be one of {', '.join(LOG_LEVELS)}, not {config.log_level!r}")
+    if config.public_url is not None and not _PUBLIC_URL.fullmatch(config.public_url):
+        raise ConfigError(f"public_url must be like https://example.org/arc, without query, not {config.public_url!r}")
     if config.workers != 1:
         raise ConfigError("workers: this version runs one process; leave --workers at 1")
     if config.replicas not in (1, 3):

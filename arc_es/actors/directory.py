@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from types import TracebackType
-from typing import Final
 
 import trio
 
+from arc_es.domain.limits import REQUESTS_PER_COMMAND_MAX
 from arc_es.domain.recorded import Key
 from arc_es.ports import Overloaded
-
-WAITING_PER_MAILBOX_MAX: Final = 1_000
 
 
 class Directory:
@@ -52,7 +50,7 @@ class Directory:
         waiting = self._mailboxes[key]
         if waiting is None:
             waiting = self._mailboxes[key] = deque()
-        if len(waiting) >= WAITING_PER_MAILBOX_MAX:
+        if len(waiting) >= REQUESTS_PER_COMMAND_MAX:
             raise Overloaded("Too many requests for one command at once")
         my_turn = trio.Event()
         waiting.append(my_turn)

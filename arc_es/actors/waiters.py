@@ -13,8 +13,13 @@ from itertools import takewhile
 
 import trio
 
+from arc_es.domain import limits
 from arc_es.domain.ids import OPERATOR
 from arc_es.ports import Clock, Overloaded, PendingView, StatusView
+
+
+class TargetOverloaded(Overloaded):
+    """One target's agents ask for more than their share; the rest of the service has room."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,11 +39,19 @@ Queue = tuple[str, str | None]
 class Waiters:
     """All waiting agents, by deployment and target, in order of arrival."""
 
-    def __init__(self, pending: PendingView, status: StatusView, clock: Clock, waiters_max: int) -> None:
+    def __init__(
+        self,
+        pending: PendingView,
+        status: StatusView,
+        clock: Clock,
+        waiters_max: int = limits.WAITERS_MAX,
+        waiters_per_target_max: int = limits.WAITERS_PER_TARGET_MAX,
+    ) -> None:
         self._pending = pending
         self._status = status
         self._clock = clock
         self._waiters_max = waiters_max
+        self._waiters_per_target_max = waiters_per_target_max
         self._queues: dict[Queue, OrderedDict[int, Waiter]] = {}
         self._count = 0
         self._tickets = 0
@@ -51,7 +64,9 @@ class Waiters:
         return len(self._queues.get((deployment_id, target_id), ()))
 
     def join(self, deployment_id: str, target_id: str | None) -> Waiter:
-        """Queue up at the end. Raises Overloaded when the room is full."""
+        """Queue up at the end. Raises Overloaded when the room is full, TargetOverloaded when the queue is too long."""
+        if len(self._queues.get((deployment_id, target_id), ())) >= self._waiters_per_target_max:
+            raise TargetOverloaded("Too many agents are waiting for this target")
         if self._count >= self._waiters_max:
             raise Overloaded("Too many agents are waiting")
         self._tickets += 1

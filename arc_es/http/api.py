@@ -12,17 +12,18 @@ import orjson
 from quart import Request
 
 from arc_es.domain.ids import Target
+from arc_es.domain.limits import PRINCIPAL_CHARS_MAX
 from arc_es.domain.recorded import Principal
 from arc_es.domain.tokens import ADMIN, OPEN, Grant, Right
-from arc_es.http.connection import body_of, header_of, prefix_of
+from arc_es.http.connection import body_of, header_of
 from arc_es.http.problems import Refusal
+from arc_es.http.urls import base_of
 from arc_es.links import Links
 from arc_es.ports import Row
 from arc_es.sealing import Sealer
 from arc_es.service import Service
 from arc_es.signing import Signer
 from arc_es.wire import WireError
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Api:
     admin_token: str | None
     public_url: str | None
     version: str
+    trust_forwarded: bool = False
 
     async def caller(self, request: Request, right: Right | None = None) -> Caller:
         """Who is calling, by the Authorization header; steps 1 and 2 of `arc.v1` 1.7.
@@ -122,7 +124,7 @@ class Api:
         """The URL in front of `/commands` and `/storage` (`arc.v1` 1.8)."""
         if self.public_url is not None:
             return self.public_url
-        return f"{request.scheme}://{request.host}{prefix_of(request)}"
+        return base_of(request, trust_forwarded=self.trust_forwarded)
 
     def links(self, request: Request, *, relative: bool = False) -> Links:
         """What mints the URLs of the answer to a request; `relative` to the lease endpoint (`arc.v1` 4.7)."""

@@ -12,8 +12,9 @@ import orjson
 from quart import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from arc_es.actors.waiters import TargetOverloaded
 from arc_es.domain.errors import Rejected
-from arc_es.domain.limits import HEAD_BYTES_MAX
+from arc_es.domain.limits import ECHO_CHARS_MAX, HEAD_BYTES_MAX
 from arc_es.ports import BodyMissing, BodyStoreError, BodyTooLarge, JournalError, JournalFull, Overloaded
 from arc_es.wire import WireError, problem
 
@@ -79,7 +80,8 @@ def json_response(data: object, status: int = 200) -> Response:
 def problem_response(status: int, code: str, message: str, details: str | None = None) -> Response:
     """An error answer, with Retry-After where waiting helps."""
     retryable = code in RETRYABLE
-    response = json_response(problem(code, message, retryable=retryable, details=details), status)
+    said = None if details is None else details[:ECHO_CHARS_MAX]
+    response = json_response(problem(code, message[:ECHO_CHARS_MAX], retryable=retryable, details=said), status)
     if retryable:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
@@ -122,6 +124,8 @@ def response_of(error: Exception) -> Response:  # noqa: PLR0911 - one return a f
             return problem_response(STATUS_OF_CODE[error.code], error.code, error.message)
         case Rejected():
             return problem_response(STATUS_OF_CODE[error.code], error.code, error.message, error.details)
+        case TargetOverloaded():
+            return problem_response(429, "OVERLOADED", str(error))
         case Overloaded():
             return problem_response(503, "OVERLOADED", str(error))
         case BodyMissing():

@@ -27,6 +27,7 @@ from hypercorn.typing import H11SendableEvent
 
 from arc_es.domain import limits
 from arc_es.http.problems import raw_problem
+from arc_es.http.urls import HOST
 
 Message = dict[str, Any]
 HTTP_VERSIONS: Final = (b"1.0", b"1.1")
@@ -145,9 +146,12 @@ class Http1(H11Protocol):
         await self._send_h11_event(h11.EndOfMessage())
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Raises RemoteProtocolError: the request is of another protocol, or its head is too large."""
+        """Raises RemoteProtocolError: another protocol, a `Host` that is none, or a head that is too large."""
         if event.http_version not in HTTP_VERSIONS:
             raise h11.RemoteProtocolError("not HTTP/1.1", error_status_hint=UNREADABLE)
+        for name, value in event.headers:
+            if name == b"host" and value and not HOST.fullmatch(value.decode("latin-1")):
+                raise h11.RemoteProtocolError("bad host", error_status_hint=UNREADABLE)
         size = len(event.target) + sum(len(name) + len(value) for name, value in event.headers)
         if size > limits.HEAD_BYTES_MAX:
             raise h11.RemoteProtocolError("large head", error_status_hint=HEAD_TOO_LARGE)

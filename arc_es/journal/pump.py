@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 import trio
 
+from arc_es.domain.limits import APPENDS_QUEUED_BYTES_MAX, APPENDS_QUEUED_MAX
 from arc_es.journal.pace import Pace
 from arc_es.journal.room import Room
 from arc_es.journal.subjects import STREAM, body_subject, event_subject
@@ -42,9 +43,6 @@ APPEND_SECONDS: Final = 5.0
 QUEUE_SECONDS: Final = 10.0
 """How long an append may wait to be sent."""
 WATCH_SECONDS: Final = 0.5
-QUEUE_MAX: Final = 10_000
-"""Appends that may wait to be sent; any more are refused at once."""
-QUEUE_BYTES_MAX: Final = 256 * 1024 * 1024
 GROUP_MESSAGES_MAX: Final = 1_000
 """The server's limit on one atomic batch."""
 GROUP_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -160,7 +158,8 @@ class Pump:
         if not self._room.fits(self._queued_bytes + size_bytes):
             return [JournalFull("The disk of the journal is nearly full")] * len(appends)
         if self._queued and (
-            self._queued + len(appends) > QUEUE_MAX or self._queued_bytes + size_bytes > QUEUE_BYTES_MAX
+            self._queued + len(appends) > APPENDS_QUEUED_MAX
+            or self._queued_bytes + size_bytes > APPENDS_QUEUED_BYTES_MAX
         ):
             return [JournalUnavailable("Too many appends wait already")] * len(appends)
         self._calls.append(call)

@@ -6,7 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from arc_es.actors.directory import WAITING_PER_MAILBOX_MAX, Directory
+from arc_es.actors.directory import Directory
+from arc_es.domain.limits import REQUESTS_PER_COMMAND_MAX
 from arc_es.domain.recorded import CommandKey
 from arc_es.ports import Overloaded
 
@@ -124,7 +125,7 @@ async def test_the_length_of_a_queue_is_bounded() -> None:
             pass
 
     async with trio.open_nursery() as nursery, directory.turn(KEY):
-        for _ in range(WAITING_PER_MAILBOX_MAX):
+        for _ in range(REQUESTS_PER_COMMAND_MAX):
             nursery.start_soon(take)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(Overloaded):

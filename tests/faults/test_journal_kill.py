@@ -198,7 +198,7 @@ async def test_a_bridge_to_a_frozen_server_closes_in_time(server: NatsProcess) -
 async def test_more_than_may_wait_is_refused_at_once(
     server: NatsProcess, journal: JetStreamJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arc_es.journal.pump.QUEUE_MAX", 10)
+    monkeypatch.setattr("arc_es.journal.pump.APPENDS_QUEUED_MAX", 10)
     server.freeze()
     refused: list[AppendOutcome] = []
 
