@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey, TokenKey
 from arc_es.journal.subjects import body_subject, event_subject, key_of
 from arc_es.ports import JournalCorrupt
 
@@ -14,7 +14,10 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.from
     r"=?[A-Za-z0-9_-]*", fullmatch=True
 )
 keys: st.SearchStrategy[Key] = st.one_of(
-    st.builds(CommandKey, names, names), st.builds(DeploymentKey, names), st.builds(PayloadKey, names)
+    st.builds(CommandKey, names, names),
+    st.builds(DeploymentKey, names),
+    st.builds(PayloadKey, names),
+    st.builds(TokenKey, names),
 )
 
 
@@ -34,6 +37,7 @@ def test_plain_ids_stay_readable() -> None:
     assert event_subject(DeploymentKey("dep_7")) == "arc.event.deployment.dep_7"
     assert body_subject(key, "params") == "arc.body.dep_7.cmd_3b1f6a52.params"
     assert event_subject(DeploymentKey("a.b")) == "arc.event.deployment.=YS5i"
+    assert event_subject(TokenKey("9f86d081")) == "arc.event.token.9f86d081"
     assert event_subject(PayloadKey("cmd_9")) == "arc.event.payload.cmd_9"
     assert body_subject(PayloadKey("cmd_9"), "response") == "arc.body.cmd_9.response"
 
@@ -41,24 +45,25 @@ def test_plain_ids_stay_readable() -> None:
 @given(keys, keys)
 def test_different_histories_have_different_subjects(one: Key, other: Key) -> None:
     assert (event_subject(one) == event_subject(other)) == (one == other)
-    if not isinstance(one, DeploymentKey) and not isinstance(other, DeploymentKey):
+    if not isinstance(one, DeploymentKey | TokenKey) and not isinstance(other, DeploymentKey | TokenKey):
         assert (body_subject(one, "params") == body_subject(other, "params")) == (one == other)
 
 
 def test_histories_of_different_kinds_are_never_equal() -> None:
-    named_alike: list[Key] = [DeploymentKey("a"), PayloadKey("a"), CommandKey("a", "a")]
+    named_alike: list[Key] = [DeploymentKey("a"), PayloadKey("a"), TokenKey("a"), CommandKey("a", "a")]
     assert len(set(named_alike)) == len(named_alike)
 
 
-def test_a_deployment_has_no_bodies() -> None:
+@pytest.mark.parametrize("key", [DeploymentKey("a"), TokenKey("a")])
+def test_deployments_and_tokens_have_no_bodies(key: Key) -> None:
     with pytest.raises(TypeError):
-        body_subject(DeploymentKey("a"), "params")
+        body_subject(key, "params")
 
 
 @pytest.mark.parametrize(
     "subject",
     [
-        "arc.event.token.x",
+        "arc.event.token.x.y",
         "arc.event.command.a",
         "arc.event.command.a.b.c",
         "arc.event.deployment.=!",

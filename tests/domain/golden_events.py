@@ -30,9 +30,12 @@ from arc_es.domain.events import (
     PushSettings,
     RetryPolicy,
     TargetObserved,
+    TokenCreated,
+    TokenRevoked,
     TraceContext,
     UploadCompleted,
 )
+from arc_es.domain.ids import Target
 from arc_es.domain.recorded import Decision, Principal
 
 _AT: Final = 1_767_225_600_000_001
@@ -134,6 +137,19 @@ _EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
         ),
         PayloadStored(params=_IN_STORE),
     ),
+    (
+        TokenCreated(
+            scope="receiver",
+            sha256=_SHA,
+            deployments=("dep_7", "bücher"),
+            targets=(Target("indexer", "daemon"),),
+            command="report/build",
+            name="night shift",
+            expires_at=_AT,
+        ),
+        TokenCreated(scope="admin", sha256=_SHA),
+    ),
+    (TokenRevoked(),),
 )
 
 GOLDEN: Final = {
@@ -142,10 +158,39 @@ GOLDEN: Final = {
 }
 
 
+_REF: Final = "arc/commands/cmd_1/params/1767225600-9f86d081884c7d65"
+_SEALED: Final = "siv1.9f86d081884c7d65.q83vEjRWeJCrze8SNFZ4kA"
+
+MORE: Final = {
+    "DeploymentDeclared.sealed": Decision(
+        "dec_sealed",
+        _AT,
+        _BY,
+        (
+            DeploymentDeclared(
+                model="push",
+                targets=(
+                    DeclaredTarget(
+                        resource_id="indexer",
+                        resource_type="worker",
+                        delivery="push",
+                        push=PushSettings(url="http://192.0.2.9:7000/commands", token_sealed=_SEALED),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    "UploadCompleted.ref": Decision(
+        "dec_ref", _AT, _BY, (UploadCompleted(params=Body(place="store", size=200_000, sha256=_SHA, ref=_REF)),), _SHA
+    ),
+}
+"""What optional fields look like that came later than the golden file of their event."""
+
+
 def write_missing() -> None:
     """Write the golden files that do not exist yet."""
     folder = Path(__file__).parent / "golden" / "v1"
-    for name, decision in GOLDEN.items():
+    for name, decision in (GOLDEN | MORE).items():
         path = folder / f"{name}.json"
         if not path.exists():
             path.write_bytes(encode(decision))

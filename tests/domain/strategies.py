@@ -38,6 +38,7 @@ bodies = st.builds(
     size=st.integers(0, 2**40),
     sha256=digests,
     base64=optional(st.sampled_from(["", "bnVsbA=="])),
+    ref=optional(text),
 )
 retries = st.builds(
     e.RetryPolicy,
