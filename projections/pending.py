@@ -17,7 +17,7 @@ from typing import Final
 
 from arc_es.domain.ids import OPERATOR, Micros
 from arc_es.domain.queues import QueueCounts
-from arc_es.domain.state import Leased, Pending, Route
+from arc_es.domain.state import Dispatched, Leased, Pending, Route
 from projections.change import Change, Row
 
 _PLACE_BITS: Final = 48
@@ -64,7 +64,7 @@ class _Deployment(_Queue):
 
 
 class PendingProjection:
-    """Pull commands in state Pending: ready, or resting until their `available_at`."""
+    """Commands of one kind of delivery in state Pending: ready, or resting until their `available_at`."""
 
     def __init__(self) -> None:
         self._deployments: dict[str, _Deployment] = {}
@@ -140,13 +140,11 @@ class PendingProjection:
         """Follow one change. Returns the id of the command if it has just become leasable."""
         before, after = change.before, change.after
         route = after.facts.route
-        if route.delivery != "pull":
-            return None
         if type(before) is Pending:
             self._leave(change.row)
-        elif type(before) is Leased:
+        elif type(before) is Leased or type(before) is Dispatched:
             self._target(route).leased -= 1
-        if type(after) is Leased:
+        if type(after) is Leased or type(after) is Dispatched:
             self._target(route).leased += 1
         elif type(after) is Pending:
             available_at = after.available_at

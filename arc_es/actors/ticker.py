@@ -57,14 +57,14 @@ class Ticker:
             self._nudged = trio.Event()
 
     def _next_at(self) -> Micros | None:
-        due_at, available_at = self._models.due.next_at(), self._models.pending.next_available_at()
-        if due_at is None or available_at is None:
-            return available_at if due_at is None else due_at
-        return min(due_at, available_at)
+        models = self._models
+        times = (models.due.next_at(), models.pending.next_available_at(), models.pushes.next_available_at())
+        return min((at for at in times if at is not None), default=None)
 
     async def _tick(self, now: Micros) -> None:
-        for command_id in self._models.pending.wake_delayed(now):
-            self._on_leasable(command_id)
+        for queue in (self._models.pending, self._models.pushes):
+            for command_id in queue.wake_delayed(now):
+                self._on_leasable(command_id)
         if not await self.tick_due(now):
             await trio.sleep(TROUBLE_SECONDS)
 

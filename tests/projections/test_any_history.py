@@ -13,13 +13,15 @@ from arc_es.domain.events import Body, DeclaredTarget, DeploymentDeclared, Targe
 from arc_es.domain.ids import Delivery, Micros, Target
 from arc_es.domain.intents import Create, Intent, Release, Renew, RespondSuccess
 from arc_es.domain.limits import IDEMPOTENCY_WINDOW, SECOND
-from arc_es.domain.state import PUBLIC_STATE, Leased, Pending, State, next_due
+from arc_es.domain.state import PUBLIC_STATE, Dispatched, Leased, Pending, State, next_due
 from projections import Projections, due, pending
+from projections.pending import PendingProjection
 from tests.domain.strategies import LEASE_IDS, PAUSES, intents
 from tests.projections.world import World
 
 DEPLOYMENTS = ("dep_a", "dep_b")
 TARGETS = ("one", "two", "operator")
+DELIVERIES: tuple[Delivery, ...] = ("pull", "push")
 COMMANDS = ("report/build", "reboot")
 COMMAND_IDS = tuple(f"cmd_{n}" for n in range(5))
 FAR = 2**60
@@ -49,20 +51,20 @@ class Naive:
         self.reserved.discard(command_id)
         self.taken.discard(command_id)
 
-    def waiting(self) -> list[tuple[str, Pending]]:
-        """Pull commands in state Pending, best first."""
+    def waiting(self, delivery: Delivery) -> list[tuple[str, Pending]]:
+        """Commands of one kind of delivery in state Pending, best first."""
         found = [
             (command_id, state)
             for command_id, state in self.world.states.items()
-            if isinstance(state, Pending) and state.facts.route.delivery == "pull"
+            if isinstance(state, Pending) and state.facts.route.delivery == delivery
         ]
         return sorted(found, key=lambda item: (-item[1].facts.options.priority, self.params_at[item[0]]))
 
-    def offered(self, deployment_id: str, target_id: str | None) -> list[str]:
+    def offered(self, delivery: Delivery, deployment_id: str, target_id: str | None) -> list[str]:
         """What a take of everything would get now."""
         return [
             command_id
-            for command_id, state in self.waiting()
+            for command_id, state in self.waiting(delivery)
             if state.facts.route.deployment_id == deployment_id
             and command_id not in self.reserved
             and not self.rests(state)
@@ -96,7 +98,7 @@ def creates(draw: st.DrawFn, now: Micros) -> Create:
     """A create that is accepted at `now`."""
     uploads = draw(st.integers(0, 4)) == 0
     target = draw(st.sampled_from(TARGETS))
-    delivery: Delivery = "push" if target != "operator" and draw(st.integers(0, 5)) == 0 else "pull"
+    delivery: Delivery = "push" if target != "operator" and draw(st.integers(0, 2)) == 0 else "pull"
     return Create(
         deployment_id=draw(st.sampled_from(DEPLOYMENTS)),
         command=draw(st.sampled_from(COMMANDS)),
@@ -163,13 +165,15 @@ class Run:
         deployment_id = self.draw(st.sampled_from(DEPLOYMENTS))
         target_id = self.draw(st.sampled_from([None, *TARGETS]))
         count = self.draw(st.sampled_from([1, 2, ALL]))
-        expected = self.naive.offered(deployment_id, target_id)[:count]
-        assert expected == self.world.models.pending.take(deployment_id, target_id, count, self.world.now)
+        delivery = self.draw(st.sampled_from(DELIVERIES))
+        expected = self.naive.offered(delivery, deployment_id, target_id)[:count]
+        assert expected == queue_of(self.world.models, delivery).take(deployment_id, target_id, count, self.world.now)
         self.naive.reserved.update(expected)
 
     def give_back(self) -> None:
         command_ids = self.draw(st.lists(st.sampled_from(COMMAND_IDS), max_size=3))
-        self.world.models.pending.give_back(command_ids)
+        for delivery in DELIVERIES:
+            queue_of(self.world.models, delivery).give_back(command_ids)
         self.naive.reserved.difference_update(command_ids)
 
     def take_due(self) -> None:
@@ -190,8 +194,9 @@ class Run:
         held = {state.lease_id: name for name, state in states.items() if isinstance(state, Leased)}
         assert held == {lease: name for lease in LEASE_IDS if (name := models.status.holder_of(lease))}
         assert next((at for at, _ in self.naive.due()), None) == models.due.next_at()
-        self._check_rests()
-        self._check_queues()
+        for delivery in DELIVERIES:
+            self._check_rests(delivery)
+            self._check_queues(delivery)
         for scope in {scope for scope, _ in self.naive.creates}:
             deployment_id, target_id, command, key = scope
             if key is not None:
@@ -202,23 +207,28 @@ class Run:
             by_state[PUBLIC_STATE[type(state)]] += 1
         assert by_state == models.stats.by_state()
 
-    def _check_rests(self) -> None:
-        models = self.world.models
-        models.pending.wake_delayed(self.world.now)
-        rests = [state.available_at for _, state in self.naive.waiting() if self.naive.rests(state)]
-        assert min((at for at in rests if at is not None), default=None) == models.pending.next_available_at()
+    def _check_rests(self, delivery: Delivery) -> None:
+        queue = queue_of(self.world.models, delivery)
+        queue.wake_delayed(self.world.now)
+        rests = [state.available_at for _, state in self.naive.waiting(delivery) if self.naive.rests(state)]
+        assert min((at for at in rests if at is not None), default=None) == queue.next_available_at()
 
-    def _check_queues(self) -> None:
-        for queue in self.world.models.pending.queues(self.world.now):
+    def _check_queues(self, delivery: Delivery) -> None:
+        kind = Leased if delivery == "pull" else Dispatched
+        for queue in queue_of(self.world.models, delivery).queues(self.world.now):
             name = (queue.deployment_id, queue.target_id)
-            here = {id_: state for id_, state in self.naive.waiting() if _queue_of(state) == name}
+            here = {id_: state for id_, state in self.naive.waiting(delivery) if _queue_of(state) == name}
             ready = {id_ for id_, state in here.items() if not self.naive.rests(state)}
-            held = [s for s in self.world.states.values() if isinstance(s, Leased) and _queue_of(s) == name]
+            held = [s for s in self.world.states.values() if isinstance(s, kind) and _queue_of(s) == name]
             counts = (queue.pending, queue.delayed, queue.leased)
             assert (len(ready), len(here) - len(ready), len(held)) == counts
             oldest = min(ready, key=self.naive.params_at.__getitem__, default=None)
             expected = None if oldest is None else self.world.states[oldest].facts.created_at
             assert expected == queue.oldest_pending_at
+
+
+def queue_of(models: Projections, delivery: Delivery) -> PendingProjection:
+    return models.pending if delivery == "pull" else models.pushes
 
 
 def _queue_of(state: State) -> tuple[str, str]:
@@ -234,28 +244,34 @@ def intents_of(lease_id: str) -> st.SearchStrategy[Intent]:
     )
 
 
+def queued(queue: PendingProjection, now: Micros) -> list[Any]:
+    """Everything that can be asked of one kind of queues; takes everything out of them on the way."""
+    queue.give_back(COMMAND_IDS)
+    queue.wake_delayed(now)
+    told: list[Any] = [queue.next_available_at(), queue.queues(now)]
+    for deployment in DEPLOYMENTS:
+        for target in (None, *TARGETS):
+            taken = queue.take(deployment, target, ALL, now)
+            queue.give_back(taken)
+            told.append((deployment, target, taken))
+    return [*told, *(queue.take(deployment, None, ALL, FAR) for deployment in DEPLOYMENTS)]
+
+
 def contents(models: Projections, now: Micros) -> dict[str, Any]:
     """Everything that can be asked of projections; takes everything out of the queues on the way."""
-    queues, deployments = models.pending, models.deployments
-    queues.give_back(COMMAND_IDS)
+    deployments = models.deployments
     models.due.put_back(COMMAND_IDS)
-    queues.wake_delayed(now)
-    told: dict[str, Any] = {"rest": queues.next_available_at(), "queues": queues.queues(now)}
+    told: dict[str, Any] = {delivery: queued(queue_of(models, delivery), now) for delivery in DELIVERIES}
     for name in COMMAND_IDS:
         row = models.status.get(name)
         told[name] = row and (row.command_id, row.state, row.version, row.params_at, row.answer_at)
     told["held"] = [models.status.holder_of(lease) for lease in LEASE_IDS]
     for deployment in DEPLOYMENTS:
-        for target in (None, *TARGETS):
-            taken = queues.take(deployment, target, ALL, now)
-            queues.give_back(taken)
-            told[f"queue {deployment} {target}"] = taken
         keys = [(t, c, k) for t in TARGETS for c in COMMANDS for k in ("key_1", "key_2")]
         told[f"keys {deployment}"] = [models.idempotency.holder(deployment, *key) for key in keys]
         told[f"types {deployment}"] = [deployments.type_of(deployment, target) for target in TARGETS]
         told[f"targets {deployment}"] = list(deployments.known_targets(deployment))
         told[f"deployment {deployment}"] = (deployments.get(deployment), deployments.version(deployment))
-    told["later"] = [queues.take(deployment, None, ALL, FAR) for deployment in DEPLOYMENTS]
     told["due"] = models.due.take_due(FAR, ALL)
     told["keys"] = len(models.idempotency)
     told["declared"] = deployments.declared()

@@ -1,4 +1,4 @@
-"""What `pending` offers, to whom, in which order."""
+"""What `pending` and `pushes` offer, to whom, in which order."""
 
 from __future__ import annotations
 
@@ -82,15 +82,28 @@ def test_a_target_gets_only_its_own_and_the_operator_only_when_asked_by_name() -
     assert take(world, "nobody") == []
 
 
-def test_push_commands_and_uploads_are_never_offered() -> None:
+def test_uploads_are_never_offered() -> None:
     world = World()
-    assert world.given("a", created(delivery="push")) is None
     assert world.given("b", created(params=None, upload_until=T0 + 9)) is None
     assert take(world) == []
-    world.given("a", CommandDispatched(lease_id="x", attempt=1, expires_at=T0 + 1))
-    world.given("a", LeaseExpired(lease_id="x", attempt=1))
     assert world.given("b", UploadCompleted(params=body())) == "b"
     assert take(world) == ["b"]
+
+
+def test_push_commands_wait_in_a_queue_of_their_own() -> None:
+    world = World()
+    pushes = world.models.pushes
+    assert world.given("a", created(delivery="push")) == "a"
+    assert world.given("b", created(delivery="push", priority=1)) == "b"
+    assert world.given("c", created(delivery="push", not_before=T0 + 5)) is None
+    assert take(world) == []
+    assert pushes.take("dep", "indexer", 1, T0) == ["b"]
+    world.given("b", CommandDispatched(lease_id="x", attempt=1, expires_at=T0 + 1))
+    assert pushes.queues(T0) == [QueueCounts("dep", "indexer", 1, 1, 1, T0)]
+    assert world.given("b", LeaseExpired(lease_id="x", attempt=1)) == "b"
+    assert pushes.wake_delayed(T0 + 5) == ["c"]
+    assert pushes.take("dep", "indexer", 9, T0 + 5) == ["b", "a", "c"]
+    assert (world.models.pending.queues(T0), world.models.pending.next_available_at()) == ([], None)
 
 
 def test_a_resting_command_is_offered_when_its_time_has_come() -> None:
