@@ -1,0 +1,250 @@
+"""The default body store: a JetStream object store on the journal's own connection, replicated as the journal is.
+
+An upload is chunks under a fresh ref, then one message at the slot's name which points there: broken off before that
+message, the upload before it stays. To seal is to point the ref's own name there too; bytes of a ref are never written
+again. What no name points to is an orphan: `names` lists it by its ref, `delete` frees it. Decisions are read from the
+stream's leader; bytes, which never change, from any replica that has them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import orjson
+
+from arc_es.nats_bridge import Bridge, status_of
+from arc_es.nats_streams import api, error_number, make
+from arc_es.ports import (
+    BodyMissing,
+    BodyReader,
+    BodyStoreError,
+    BodyStoreMismatch,
+    Clock,
+    JournalUnavailable,
+    Slot,
+    StoredBody,
+    StoredName,
+    SystemClock,
+)
+from arc_es.storage.bucket import (
+    CHUNKS,
+    META,
+    STREAM,
+    Pointer,
+    chunk_subject,
+    decode_pointer,
+    meta_subject,
+    stream_config,
+)
+from arc_es.storage.chunking import pieces, whole
+from arc_es.storage.names import is_ref, new_ref, slot_of, stored_ref
+from arc_es.storage.window import Window
+
+CHUNK_BYTES: Final = 512 * 1024
+"""Each chunk costs one fsync, and memory: some are under way at a time."""
+PAGE_BYTES: Final = 2 * 1024 * 1024
+"""Bytes read at a time."""
+PAGE_MESSAGES: Final = 256
+MESSAGE_NOT_FOUND: Final = 10037
+DIRECT_GET: Final = f"$JS.API.DIRECT.GET.{STREAM}"
+PAST_THE_END: Final = 1 << 40
+"""An offset at which the server answers how many subjects there are, and none of them."""
+ROLLUP: Final[Mapping[str, str]] = {"Nats-Rollup": "sub"}
+
+
+class ObjectStore:
+    """A `BodyStore` in the bucket ARC_BODIES. Made by `open_object_store`."""
+
+    def __init__(self, bridge: Bridge, clock: Clock | None = None) -> None:
+        self._bridge = bridge
+        self._clock = clock or SystemClock()
+
+    async def upload(self, slot: Slot, chunks: AsyncIterable[bytes], bytes_max: int) -> None:
+        await self._store(slot, chunks, bytes_max, sealed=False)
+
+    async def seal(self, slot: Slot) -> StoredBody | None:
+        pointer = await self._pointer(slot.path)
+        if pointer is None or not await self._whole(pointer):
+            return None
+        with Window(self._bridge) as window:
+            await self._point(window, pointer.ref, pointer)
+        return StoredBody(pointer.ref, pointer.size, pointer.sha256)
+
+    async def keep(self, slot: Slot, raw: bytes) -> StoredBody:
+        pointer = await self._store(slot, whole(raw), len(raw), sealed=True)
+        return StoredBody(pointer.ref, pointer.size, pointer.sha256)
+
+    @asynccontextmanager
+    async def read(self, name: str) -> AsyncGenerator[BodyReader, None]:
+        pointer = await self._pointer(name)
+        if pointer is None or not (is_ref(name) or await self._whole(pointer)):  # the ref of an upload may be deleted
+            raise BodyMissing(name)
+        async with aclosing(self._chunks(pointer)) as chunks:
+            yield BodyReader(pointer.size, chunks)
+
+    async def exists(self, ref: str) -> bool:
+        pointer = await self._pointer(ref)
+        return pointer is not None and await self._whole(pointer)
+
+    async def delete(self, name: str) -> None:
+        await self._purge(meta_subject(name))
+        if is_ref(name):
+            await self._purge(chunk_subject(name))  # in this order: what is broken off here is an orphan
+
+    async def names(self) -> AsyncIterator[StoredName]:
+        uploaded: set[str] = set()
+        async with aclosing(self._pointers()) as pointers:
+            async for pointer in pointers:
+                slot, stored = slot_of(pointer.name), stored_ref(pointer.ref)
+                if slot is not None and stored is not None and not is_ref(pointer.name):
+                    uploaded.add(pointer.ref)
+                    yield StoredName(pointer.name, slot, stored.at, is_upload=True)
+        async with aclosing(self._refs()) as refs:
+            async for ref in refs:
+                stored = stored_ref(ref)
+                if stored is not None and (ref not in uploaded or await self._pointer(ref) is not None):
+                    yield stored
+
+    def upload_url(self, slot: Slot, seconds: int) -> str | None:
+        return None
+
+    def download_url(self, ref: str, seconds: int) -> str | None:
+        return None
+
+    # --- writing
+
+    async def _store(self, slot: Slot, chunks: AsyncIterable[bytes], bytes_max: int, *, sealed: bool) -> Pointer:
+        """Store bytes under a fresh ref, then point there: from the slot, or from the ref itself."""
+        ref = new_ref(slot, self._clock.now())
+        subject = chunk_subject(ref)
+        digest = hashlib.sha256()
+        size = count = 0
+        with Window(self._bridge) as window:
+            async with aclosing(pieces(chunks, CHUNK_BYTES, bytes_max)) as flow:
+                async for piece in flow:
+                    if piece or not count:  # an empty body is one empty chunk, so that its ref is found like any other
+                        await window.publish(subject, piece)
+                        digest.update(piece)
+                        size += len(piece)
+                        count += 1
+            await window.acknowledged()
+            pointer = Pointer("", ref, size, count, digest.hexdigest())
+            await self._point(window, ref if sealed else slot.path, pointer)
+        return pointer
+
+    async def _point(self, window: Window, name: str, to: Pointer) -> None:
+        pointer = Pointer(name, to.ref, to.size, to.chunks, to.sha256)
+        await window.publish(meta_subject(name), pointer.encode(), ROLLUP)
+        await window.acknowledged()
+
+    async def _purge(self, subject: str) -> None:
+        await self._api("STREAM.PURGE", {"filter": subject})
+
+    # --- reading
+
+    async def _pointer(self, name: str) -> Pointer | None:
+        """Where the bytes of a name are, from the leader; None if there are none."""
+        stored = await self._stored({"last_by_subj": meta_subject(name)})
+        return None if stored is None else decode_pointer(stored[1])
+
+    async def _whole(self, pointer: Pointer) -> bool:
+        """Whether all the chunks are there."""
+        subject = chunk_subject(pointer.ref)
+        counts = (await self._api("STREAM.INFO", {"subjects_filter": subject}))["state"].get("subjects") or {}
+        return int(counts.get(subject, 0)) == pointer.chunks
+
+    async def _chunks(self, pointer: Pointer) -> AsyncGenerator[bytes, None]:
+        subject = chunk_subject(pointer.ref)
+        left = pointer.size
+        at = 0
+        while left > 0:
+            for at, data in await self._page(subject, at + 1):  # noqa: B007, B020 - the next page starts after the last
+                left -= len(data)
+                yield data
+        if left < 0:
+            raise BodyStoreError(f"{pointer.ref} has more bytes than it should")
+
+    async def _page(self, subject: str, start: int) -> list[tuple[int, bytes]]:
+        """Some messages of a subject with their positions, from a replica, or the next one from the leader."""
+        page = await self._replica_page(subject, start)
+        if not page:
+            stored = await self._stored({"seq": start, "next_by_subj": subject})
+            if stored is None:
+                raise BodyStoreError("The bytes went away while they were read")
+            page = [stored]
+        return page
+
+    async def _replica_page(self, subject: str, start: int) -> list[tuple[int, bytes]]:
+        request = {"seq": start, "next_by_subj": subject, "batch": PAGE_MESSAGES, "max_bytes": PAGE_BYTES}
+        with _troubles():
+            answers = await self._bridge.collect(
+                DIRECT_GET, orjson.dumps(request), is_last=lambda answer: status_of(answer) is not None
+            )
+        return [(int((answer.headers or {})["Nats-Sequence"]), answer.data) for answer in answers[:-1]]
+
+    async def _pointers(self) -> AsyncGenerator[Pointer, None]:
+        """All names."""
+        at = 0
+        while page := await self._replica_page(META + ">", at + 1):
+            for at, payload in page:  # noqa: B007 - the next page starts after the last
+                pointer = decode_pointer(payload)
+                if pointer is not None:
+                    yield pointer
+
+    async def _refs(self) -> AsyncGenerator[str, None]:
+        """All refs under which there are chunks: from the last page to the first, as the caller may delete them."""
+        end = (await self._subjects(PAST_THE_END))[0]
+        while end > 0:
+            limit = (await self._subjects(PAST_THE_END))[2]
+            start = max(0, end - limit)
+            for subject in (await self._subjects(start))[1][: end - start]:
+                yield subject.removeprefix(CHUNKS)
+            end = start
+
+    async def _subjects(self, offset: int) -> tuple[int, list[str], int]:
+        """How many chunk subjects there are, those from `offset` on, and how many come at a time."""
+        answer = await self._api("STREAM.INFO", {"subjects_filter": CHUNKS + ">", "offset": offset})
+        return int(answer.get("total", 0)), sorted(answer["state"].get("subjects") or ()), int(answer.get("limit", 0))
+
+    async def _stored(self, request: Mapping[str, Any]) -> tuple[int, bytes] | None:
+        """Position and payload of a message, from the leader; None if there is none."""
+        answer = await self._api("STREAM.MSG.GET", request)
+        if "message" not in answer:
+            return None
+        return int(answer["message"]["seq"]), base64.b64decode(answer["message"].get("data", ""))
+
+    async def _api(self, call: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """An answer of the stream's leader; the one error that may be in it is "no message found"."""
+        with _troubles():
+            answer = await api(self._bridge, f"{call}.{STREAM}", request)
+        if error_number(answer) not in (0, MESSAGE_NOT_FOUND):
+            raise BodyStoreError(f"NATS refused: {answer['error'].get('description')} ({error_number(answer)})")
+        return answer
+
+
+@contextmanager
+def _troubles() -> Iterator[None]:
+    try:
+        yield
+    except JournalUnavailable as error:
+        raise BodyStoreError(str(error)) from error
+
+
+async def open_object_store(bridge: Bridge, *, replicas: int, bytes_max: int) -> ObjectStore:
+    """The body store on a bridge that is connected; its bucket is made or compared. bytes_max -1: no limit of its own.
+
+    Raises:
+        BodyStoreMismatch: the bucket is not as this version needs it.
+        JournalUnavailable: JetStream cannot be reached.
+    """
+    found = await make(bridge, stream_config(replicas, bytes_max))
+    if found:
+        raise BodyStoreMismatch(
+            f"The stream {STREAM} is not as configured, or not as this version needs it: {'; '.join(found)}."
+            f" Nothing was changed. Change the setting, or the stream (`nats stream edit {STREAM}`)."
+        )
+    return ObjectStore(bridge)
