@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arc_es import signing
 from arc_es.domain.limits import SECOND
-from arc_es.signing import Method, Signer, key_from_admin_token, parse_expires, response_expires
+from arc_es.signing import Method, OldKey, Signer, key_from_admin_token, parse_expires, response_expires
 
 SIGNER = Signer(b"example-signing-key")
 COMMAND = "cmd_0f8c1d2e"
@@ -49,7 +50,59 @@ def test_the_vectors_of_storage(method: Method, kind: str, wanted: str) -> None:
 def test_an_empty_key_is_refused_and_a_key_is_never_shown() -> None:
     with pytest.raises(ValueError, match="empty"):
         Signer(b"")
+    with pytest.raises(ValueError, match="empty"):
+        Signer(b"example", [OldKey(b"")])
     assert "example" not in repr(SIGNER)
+    assert "example" not in repr(OldKey(b"example"))
+
+
+# --- several keys
+
+PATH = f"arc/commands/{COMMAND}/params"
+
+
+def both_valid(signer: Signer, by: Signer, now: int = NOW) -> tuple[bool, bool]:
+    """Whether one verifies what the other signed: an answer, a download."""
+    token, signature = by.response_token(COMMAND, EXPIRES), by.storage_signature("GET", PATH, EXPIRES)
+    return (
+        signer.token_valid(COMMAND, token, EXPIRES, now, 0),
+        signer.storage_valid("GET", PATH, signature, str(EXPIRES), now=now),
+    )
+
+
+def test_the_current_key_signs_and_old_ones_verify() -> None:
+    oldest, older, new = Signer(b"1"), Signer(b"2"), Signer(b"3", [OldKey(b"2"), OldKey(b"1")])
+    assert new.response_token(COMMAND, EXPIRES) == Signer(b"3").response_token(COMMAND, EXPIRES)
+    assert both_valid(new, new) == both_valid(new, older) == both_valid(new, oldest) == (True, True)
+    assert both_valid(older, new) == both_valid(new, Signer(b"4")) == (False, False)
+
+
+@pytest.mark.parametrize(("until", "valid"), [(NOW, True), (NOW - 1, False), (NOW + 1, True), (None, True)])
+def test_an_old_key_verifies_until_its_time_is_over(until: int | None, *, valid: bool) -> None:
+    signer = Signer(b"new", [OldKey(b"old", until)])
+    assert both_valid(signer, Signer(b"old")) == (valid, valid)
+    assert both_valid(signer, signer) == (True, True)
+
+
+def test_an_old_key_changes_nothing_about_when_a_url_ends() -> None:
+    signer = Signer(b"new", [OldKey(b"old")])
+    assert both_valid(signer, Signer(b"old"), NOW + 1) == (False, False)
+
+
+def test_all_keys_are_tried_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which key it was, or that it was none, does not show in the number of comparisons."""
+    compared: list[bool] = []
+
+    def compare(one: str, other: str) -> bool:
+        compared.append(one == other)
+        return compared[-1]
+
+    monkeypatch.setattr(signing.hmac, "compare_digest", compare)
+    signer = Signer(b"3", [OldKey(b"2", 0), OldKey(b"1")])
+    for key in (b"1", b"2", b"3", b"4"):
+        both_valid(signer, Signer(key))
+        assert len(compared) == 6
+        compared.clear()
 
 
 @pytest.mark.parametrize(
