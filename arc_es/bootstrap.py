@@ -44,6 +44,7 @@ from arc_es.keyring import KEY_BYTES, KeyFileError, KeyRing, open_ring
 from arc_es.links import Links
 from arc_es.nats_access import Access
 from arc_es.nats_bridge import Bridge, open_bridge
+from arc_es.payloads import Payloads
 from arc_es.ports import (
     BodyStore,
     Clock,
@@ -59,6 +60,7 @@ from arc_es.ports import (
 from arc_es.pushing import Pushing, Sending
 from arc_es.service import Service
 from arc_es.storage.memory import MemoryBodyStore
+from arc_es.sweep import Sweep
 from projections import Projections
 
 CONNECT_SECONDS_MAX: Final = 30
@@ -86,6 +88,7 @@ class Node:
     follower: Follower
     ticker: Ticker
     pushing: Pushing
+    sweep: Sweep
     models: ReadModels
     keys: KeyRing
 
@@ -96,6 +99,7 @@ class Node:
                 nursery.start_soon(self.follower.run)
                 await self.follower.wait_ready()
             nursery.start_soon(self.ticker.run)
+            nursery.start_soon(self.sweep.run)
             nursery.start_soon(self.pushing.run)
             nursery.start_soon(self._reseal)
             task_status.started()
@@ -164,7 +168,16 @@ def assemble(
         bodies=bodies,
         pushing=pushing,
     )
-    return Node(service, follower, ticker, pushing, models, keys)
+    sweep = Sweep(
+        models,
+        follower,
+        bodies,
+        Payloads(models, turns, bodies),
+        clock,
+        every_seconds=config.sweep_seconds,
+        orphan_seconds_min=config.orphan_seconds_min,
+    )
+    return Node(service, follower, ticker, pushing, sweep, models, keys)
 
 
 def _sending(config: Config, keys: KeyRing, store: BodyStore, clock: Clock, pusher: Pusher) -> Sending | None:
@@ -201,7 +214,15 @@ def _live(models: ReadModels) -> int:
 
 def build_app(service: Service, config: Config, keys: KeyRing) -> ArcApp:
     """The web application of a service."""
-    api = Api(service, keys.signer(), keys.sealer(), config.admin_token, public_base(config), __version__)
+    api = Api(
+        service,
+        keys.signer(),
+        keys.sealer(),
+        config.admin_token,
+        public_base(config),
+        __version__,
+        trust_forwarded=config.trust_forwarded,
+    )
     return ArcApp(
         api,
         body_bytes_max=config.request_body_bytes_max,

@@ -19,7 +19,7 @@ from arc_es.domain.limits import SECOND
 from arc_es.http.app import ArcApp
 from arc_es.journal.memory import MemoryJournal
 from arc_es.keyring import KeyRing, signing_key
-from arc_es.ports import Pusher
+from arc_es.ports import BodyStore, Pusher
 
 ADMIN = "admin-token-123"
 T0: Micros = 1_772_359_200 * SECOND
@@ -68,6 +68,7 @@ class Answer:
 
 
 RETRYABLE = {"GENERIC_ERROR", "NOT_READY", "JOURNAL_UNAVAILABLE", "OVERLOADED", "JOURNAL_FULL", "REQUEST_TIMEOUT"}
+RETRYABLE |= {"STORAGE_OPERATION_FAILED"}
 
 
 @dataclass
@@ -225,6 +226,7 @@ async def serving(
     journal: MemoryJournal | None = None,
     clock: Clock | None = None,
     pusher: Pusher | None = None,
+    store: BodyStore | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Served, None]:
     """A running service; `settings` are those of `Config`, with an admin token unless told otherwise."""
@@ -232,7 +234,7 @@ async def serving(
     journal = journal or MemoryJournal()
     clock = clock or Clock()
     keys = KeyRing(b"example-signing-key" if config.admin_token is None else signing_key(config))
-    node = assemble(journal, config, clock=clock, keys=keys, pusher=pusher)
+    node = assemble(journal, config, clock=clock, keys=keys, pusher=pusher, store=store)
     app = build_app(node.service, config, keys)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)

@@ -62,9 +62,10 @@ async def test_an_own_bug_is_a_generic_error_without_details(served: Served, cap
     async def broken(*_: object) -> None:
         raise RuntimeError("secret inside")
 
+    command_id = await served.create()
     served.node.service.status = broken  # type: ignore[method-assign,assignment]
     caplog.set_level("CRITICAL", logger="arc_es.http")
-    answer = await served.client.get("/v1/commands/cmd_1")
+    answer = await served.client.get(f"/v1/commands/{command_id}")
     assert answer.refused(500, "GENERIC_ERROR") == {
         "code": "GENERIC_ERROR",
         "message": "Internal server error",
