@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -132,19 +131,13 @@ async def _check_port(settings: Config) -> Check:
 def _access(settings: Config) -> Access | None:
     """How to reach the NATS server; None if it is our own and not running."""
     from arc_es.journal.data_lock import lock_holder
-    from arc_es.journal.server_files import LOOPBACK, USER
+    from arc_es.journal.server_files import recorded_access
     from arc_es.nats_access import Access
 
     if settings.nats_url is not None:
         return Access([settings.nats_url])
-    with suppress(OSError, ValueError):  # check_data_dir and check_lock have told why
-        if lock_holder(settings.data_dir) is None:
-            return None
-        words = shlex.split((settings.data_dir / "nats.env").read_text())
-        environ = dict(word.split("=", 1) for word in words)
-        if "ARC_NATS_PORT" in environ and "ARC_NATS_PASSWORD" in environ:
-            url = f"nats://{LOOPBACK}:{environ['ARC_NATS_PORT']}"
-            return Access([url], USER, environ["ARC_NATS_PASSWORD"])
+    with suppress(OSError):  # check_data_dir and check_lock have told why
+        return None if lock_holder(settings.data_dir) is None else recorded_access(settings.data_dir)
     return None
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from cyclopts import App, CycloptsError
 
 from arc_es import __version__
+from arc_es.cli.backup import backup, restore
 from arc_es.cli.call import call
 from arc_es.cli.doctor import doctor
 from arc_es.cli.history import history
@@ -50,6 +51,8 @@ def build() -> App:
     app.command(history, help_epilogue="")
     app.command(queues, help_epilogue="")
     app.command(doctor, help_epilogue="")
+    app.command(backup, help_epilogue="")
+    app.command(restore, help_epilogue="")
     return app
 
 

@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from arc_es.nats_access import Access
+
 Version: TypeAlias = tuple[int, int, int]
 
 LOOPBACK: Final = "127.0.0.1"
@@ -134,6 +136,11 @@ def store_dir(data_dir: Path) -> Path:
     return data_dir / "nats"
 
 
+def is_data_dir(path: Path) -> bool:
+    """Whether a server has stored something here."""
+    return store_dir(path).is_dir()
+
+
 def disk_free_bytes(path: Path) -> int:
     """Bytes free for us on the disk that holds (or would hold) this path."""
     path = path.resolve()
@@ -186,6 +193,17 @@ def settle_variables(data_dir: Path, max_file_store_bytes: int | None) -> Variab
     variables = Variables(port, password, store_dir(data_dir), max_file_store_bytes)
     _write_environ(path, variables.as_environ())
     return variables
+
+
+def recorded_access(data_dir: Path) -> Access | None:
+    """How to reach the server of a service that runs on this data directory; None if it is not recorded.
+
+    Raises:
+        OSError: it is not ours to read.
+    """
+    recorded = _read_environ(data_dir / "nats.env")
+    port, password = recorded.get("ARC_NATS_PORT"), recorded.get("ARC_NATS_PASSWORD")
+    return Access([f"nats://{LOOPBACK}:{port}"], USER, password) if port and password else None
 
 
 def _read_environ(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import trio
 
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.memory import MemoryJournal
-from arc_es.journal.stream import api, ensure_stream
+from arc_es.journal.stream import StreamSettings, api, ensure_stream
 from arc_es.nats_access import Access
 from arc_es.nats_bridge import open_bridge
 from arc_es.ports import Journal
@@ -64,6 +64,25 @@ async def pair(url: str) -> AsyncIterator[Pair]:
         yield Pair(
             await stack.enter_async_context(open_journal(here)), await stack.enter_async_context(open_journal(there))
         )
+
+
+SMALL_BYTES = 256 * 1024
+
+
+@pytest.fixture
+async def small(url: str) -> AsyncIterator[Journal]:
+    """An empty journal of `SMALL_BYTES`."""
+    if not url:
+        yield MemoryJournal(bytes_max=SMALL_BYTES)
+        return
+    async with open_bridge(Access([url])) as bridge:
+        with trio.fail_after(CONNECT_SECONDS):
+            await bridge.wait_available()
+            await api(bridge, "STREAM.DELETE.ARC")
+            await ensure_stream(bridge, StreamSettings(max_bytes=SMALL_BYTES))
+        async with open_journal(bridge) as journal:
+            yield journal
+        await api(bridge, "STREAM.DELETE.ARC")
 
 
 @pytest.fixture

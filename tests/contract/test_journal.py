@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey
-from arc_es.ports import Append, AppendOutcome, Conflict, Journal, Message
+from arc_es.ports import Append, AppendOutcome, Conflict, Journal, JournalFull, Message
 from tests.contract.conftest import Pair
 from tests.contract.story import Seen, command, item
 
@@ -284,3 +284,27 @@ async def test_a_long_replay_lets_other_tasks_run(journal: Journal) -> None:
 async def test_a_reachable_journal_is_available(journal: Journal) -> None:
     await journal.end()
     assert journal.available
+
+
+# --- room
+
+
+async def test_new_commands_stop_before_the_journal_is_full(small: Journal) -> None:
+    at = 0
+    while small.spacious:
+        (at,) = positions(await small.append([item(command("a"), f"{at:1000}", at)]))
+    taken = 0
+    while isinstance(outcome := (await small.append([item(command("a"), f"{at:1000}", at)]))[0], int):
+        at, taken = outcome, taken + 1
+    assert isinstance(outcome, JournalFull)
+    assert taken >= 10, "the head-room: a tenth of the limit, less what is uncertain"
+    assert not small.spacious
+    assert await small.end() == at
+
+
+async def test_room_is_kept_for_the_live(small: Journal) -> None:
+    assert small.spacious
+    small.reserve_for(lambda: 1_000)
+    assert not small.spacious
+    small.reserve_for(lambda: 0)
+    assert small.spacious
