@@ -58,6 +58,7 @@ from arc_es.ports import (
     BodyStore,
     Clock,
     Journal,
+    JournalFull,
     Message,
     ReadModels,
     Row,
@@ -176,6 +177,8 @@ class Service:
     async def _create(self, command_id: str, intent: Create, params: InlineBody | StorageBody, by: Principal) -> Row:
         """Create under this id; large params are stored first, so that no command ever names what is not there."""
         is_new = self._models.status.get(command_id) is None
+        if is_new:
+            self.need_room()
         if isinstance(params, StorageBody):
             waiting = replace(intent, upload_size=params.size)
             return await self._turns.perform(Ask(command_id, intent.deployment_id, waiting, by))
@@ -183,6 +186,11 @@ class Service:
             ready = replace(intent, params=body)
             row = await self._turns.perform(Ask(command_id, intent.deployment_id, ready, by, beside, "params"))
         return await self._pushed(command_id, row) if is_new else row
+
+    def need_room(self) -> None:
+        """See that there is room for something new, and not only for what is to come to an end. Raises JournalFull."""
+        if not self._journal.spacious:
+            raise JournalFull("What is left is for running commands")
 
     async def _pushed(self, command_id: str, row: Row) -> Row:
         """A command that may be delivered from now on; if by push, then after the first one (`arc.v1` 4.4 Push, 4)."""
@@ -285,6 +293,7 @@ class Service:
 
     async def store_payload(self, command_id: str, request: PayloadRequest, by: Principal) -> None:
         """Store params, an answer, or both under an id that has no command. Raises as `Payloads.store`."""
+        self.need_room()
         await self._payloads.store(command_id, request, by)
 
     async def stored_params(self, command_id: str) -> Found | None:
@@ -298,7 +307,9 @@ class Service:
     # --- bodies by themselves
 
     async def expects_upload(self, slot: Slot) -> bool:
-        """Whether an upload counts. Raises as `Transfers.expects_upload`."""
+        """Whether an upload counts. Raises as `Transfers.expects_upload`, and JournalFull unless it ends a command."""
+        if slot.kind == "params":
+            self.need_room()
         return await self._transfers.expects_upload(slot)
 
     async def download(self, slot: Slot) -> Inline | str:
@@ -327,6 +338,7 @@ class Service:
 
     async def declare(self, deployment_id: str, declaration: DeploymentDeclared, by: Principal) -> DeploymentDeclared:
         """Declare a deployment or replace its declaration; answers what is stored."""
+        self.need_room()
         await self._turns.perform_deployment(deployment_id, declaration, by)
         return self.declaration(deployment_id)
 

@@ -20,6 +20,7 @@ def tokens_blueprint(api: Api) -> Blueprint:
     @blueprint.post("/tokens")
     async def mint(request: Request) -> Response:
         by = (await api.caller(request, "administer")).principal
+        api.service.need_room()
         minted = await tokens.mint(parse_token_request(await json_of(request)), by)
         answer: dict[str, Any] = {"token": minted.token, "id": minted.token_id}
         if minted.expires_at is not None:
