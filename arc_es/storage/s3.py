@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -128,9 +128,8 @@ class S3BodyStore:
     async def seal(self, slot: Slot) -> StoredBody | None:
         ref = new_ref(slot, self._clock.now())
         try:
-            await self._call(obstore.copy, self._store, self._key(slot.path), self._key(ref))
+            await self._find(slot.path, obstore.copy, self._store, self._key(slot.path), self._key(ref))
         except BodyMissing:
-            await self._certainly_missing(slot.path)
             return None
         digest = hashlib.sha256()
         size = 0
@@ -150,27 +149,20 @@ class S3BodyStore:
 
     @asynccontextmanager
     async def read(self, name: str) -> AsyncGenerator[BodyReader, None]:
-        try:
-            result = await self._call(obstore.get, self._store, self._key(name))
-        except BodyMissing:
-            await self._certainly_missing(name)
-            raise
+        result = await self._find(name, obstore.get, self._store, self._key(name))
         async with aclosing(self._chunks(result.stream(CHUNK_BYTES))) as chunks:
             yield BodyReader(result.meta["size"], chunks)
 
     async def exists(self, ref: str) -> bool:
         try:
-            await self._call(obstore.head, self._store, self._key(ref))
+            await self._find(ref, obstore.head, self._store, self._key(ref))
         except BodyMissing:
-            await self._certainly_missing(ref)
             return False
         return True
 
     async def delete(self, name: str) -> None:
-        try:
-            await self._call(obstore.delete, self._store, self._key(name))
-        except BodyMissing:
-            await self._certainly_missing(name)
+        with suppress(BodyMissing):
+            await self._find(name, obstore.delete, self._store, self._key(name))
 
     async def names(self) -> AsyncIterator[StoredName]:
         pages = iter(obstore.list(self._store, f"{self._root}arc/commands", chunk_size=NAMES_PAGE))
@@ -204,7 +196,7 @@ class S3BodyStore:
         except BaseException as error:
             if source.failure is not None:
                 raise source.failure from None
-            if isinstance(error, BaseError):
+            if isinstance(error, BaseError | OSError):
                 raise BodyStoreError(_reason(error)) from error
             raise
 
@@ -212,16 +204,25 @@ class S3BodyStore:
         while chunk := await self._call(next, stream, None):
             yield bytes(chunk)
 
-    async def _certainly_missing(self, name: str) -> None:
-        """After a 404: see that it is the object that is missing, and not the bucket. Raises BodyStoreError."""
-        pages = iter(obstore.list(self._store, self._root + name, chunk_size=1))
-        await self._call(next, pages, None)
+    async def _find(self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a call about an object that may not be there.
+
+        Raises:
+            BodyMissing: it is not there, and the bucket is.
+            BodyStoreError: as `_call`.
+        """
+        try:
+            return await self._call(function, *args, **kwargs)
+        except BodyStoreError as error:
+            if not isinstance(error.__cause__, NotFoundError | FileNotFoundError):
+                raise
+        await self._call(next, iter(obstore.list(self._store, self._root + name, chunk_size=1)), None)
+        raise BodyMissing(name)
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a blocking call in a worker thread; one that does not end in time is left behind.
 
         Raises:
-            BodyMissing: the provider says 404.
             BodyStoreError: the provider does not answer in time, or refuses.
         """
         try:
@@ -229,8 +230,6 @@ class S3BodyStore:
                 return await trio.to_thread.run_sync(
                     partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=self._limiter
                 )
-        except (NotFoundError, FileNotFoundError) as error:
-            raise BodyMissing(_reason(error)) from error
         except (BaseError, OSError, trio.TooSlowError) as error:
             raise BodyStoreError(_reason(error)) from error
 
