@@ -5,10 +5,12 @@ What a page says by hand stays outside its markers. tests/test_docs.py fails whe
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from inspect import cleandoc
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,8 +20,10 @@ if __name__ == "__main__":
 
 import orjson
 
+from arc_es import config
 from arc_es.codec import VERSION
 from arc_es.domain import events as e
+from arc_es.domain import limits
 from arc_es.domain.state import PUBLIC_STATE, TERMINAL, TRANSITIONS
 
 REFERENCE: Final = Path(__file__).resolve().parent / "reference"
@@ -117,7 +121,64 @@ def _summary(cls: type[Any]) -> str:
     return cleandoc(cls.__doc__ or "").splitlines()[0]
 
 
-PAGES: Final[dict[str, Callable[[], str]]] = {"state-machine.md": state_machine, "events.md": events}
+def limits_table() -> str:
+    """Every limit: its value, what is bounded, what happens above it, and the setting if there is one."""
+    settings = _settings_of_limits()
+    lines: list[str] = []
+    for group, entries in _limits():
+        lines += [f"## {group}", "", "| limit | value | what | above it | setting |", "|---|---|---|---|---|"]
+        for name, text in entries:
+            what, _, above = text.removeprefix("Ours: ").partition(" Above it: ")
+            what, _, below = what.partition(" Below it: ")
+            setting = f"`{settings[name]}`" if name in settings else ""
+            outcome = above or (f"below it: {below}" if below else "")
+            what = what[:1].upper() + what[1:]
+            lines.append(f"| `{name}` | {getattr(limits, name)} | {what} | {outcome.rstrip('.')} | {setting} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _limits() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The groups of arc_es/domain/limits.py, with the names in each and their texts."""
+    source = Path(limits.__file__).read_text("utf-8")
+    starts = [(number, line[6:]) for number, line in enumerate(source.splitlines(), 1) if line.startswith("# --- ")]
+    texts: dict[int, list[tuple[str, str]]] = {number: [] for number, _ in starts}
+    body = ast.parse(source).body
+    for node, after in pairwise([*body, ast.Pass()]):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            group = max((number for number in texts if number < node.lineno), default=None)
+            if group is not None:
+                texts[group].append((node.target.id, _text(after)))
+    yield from ((name, texts[number]) for number, name in starts)
+
+
+def _text(node: ast.stmt) -> str:
+    match node:
+        case ast.Expr(value=ast.Constant(value=str(text))):
+            return " ".join(text.split())
+        case _:
+            return ""
+
+
+def _settings_of_limits() -> dict[str, str]:
+    """The settings whose defaults are limits, by the name of the limit."""
+    found: dict[str, str] = {}
+    for node in ast.walk(ast.parse(Path(config.__file__).read_text("utf-8"))):
+        match node:
+            case ast.AnnAssign(
+                target=ast.Name(id=setting), value=ast.Attribute(value=ast.Name(id="limits"), attr=name)
+            ):
+                found[name] = setting
+            case _:
+                pass
+    return found
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "state-machine.md": state_machine,
+    "events.md": events,
+    "limits.md": limits_table,
+}
 
 
 def renewed(name: str, page: str, generated: str) -> str:

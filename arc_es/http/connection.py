@@ -103,7 +103,7 @@ class RequestBody:
                 if not more:
                     self._reserve(size)
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        raise Refusal("REQUEST_TIMEOUT", "The body came too slowly")
+        raise self._too_slow()
 
     async def chunks(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
         """Piece by piece; errors as `body_chunks`."""
@@ -117,13 +117,17 @@ class RequestBody:
             with trio.move_on_at(began + min(allowed - waited, limits.TRANSFER_STALL_SECONDS_MAX)) as patience:
                 chunk, more = await self._next()
             if patience.cancelled_caught:
-                raise Refusal("REQUEST_TIMEOUT", "The body came too slowly")
+                raise self._too_slow()
             waited += trio.current_time() - began  # and not the time that the reader of the pieces took
             size += len(chunk)
             if size > bytes_max:
                 raise too_large(bytes_max)
             if chunk:
                 yield chunk
+
+    def _too_slow(self) -> Refusal:
+        self._ended = True  # its client has had enough time
+        return Refusal("REQUEST_TIMEOUT", "The body came too slowly")
 
     async def skip_rest(self) -> None:
         """Read to its end a small body that nobody asked for, so that its connection can serve the next request."""
