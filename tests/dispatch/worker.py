@@ -34,11 +34,12 @@ Behaviour: TypeAlias = Callable[[trio.SocketStream, Received], Awaitable[None]]
 
 
 class Worker:
-    """Takes any number of requests; `behave` may be changed at any time."""
+    """Takes any number of requests; `behave` may be changed at any time. greet: done before a connection is read."""
 
     def __init__(self) -> None:
         self.port = 0
         self.behave: Behaviour = answer(202)
+        self.greet: Callable[[], Awaitable[None]] | None = None
         self.reads = True
         self.received: list[Received] = []
         self.connections = 0
@@ -59,6 +60,8 @@ class Worker:
         """One connection."""
         self.connections += 1
         async with stream:
+            if self.greet is not None:
+                await self.greet()
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 while self.reads and (request := await _read(stream)) is not None:
                     self.received.append(request)
