@@ -6,6 +6,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -21,7 +22,7 @@ from arc_es.domain.intents import Lease, LoseParams
 from arc_es.domain.limits import NAME_BYTES_MAX
 from arc_es.domain.recorded import SERVICE, Principal
 from arc_es.domain.state import Facts, Leased
-from arc_es.ports import Clock, DeploymentsView, JournalError, Overloaded, ReadModels
+from arc_es.ports import Clock, DeploymentsView, JournalError, Overloaded, ReadModels, Row
 from arc_es.wire import LeaseRequest
 
 BUSY_RETRY_SECONDS: Final = 0.1
@@ -108,8 +109,7 @@ class Leasing:
         return await self._lease_when_possible(request, by, deadline)
 
     async def _lease_when_possible(self, request: LeaseRequest, by: Principal, deadline: float) -> list[Granted]:
-        target_id = request.target.resource_id if request.target else None
-        waiter = self._waiters.join(request.deployment_id, target_id)
+        waiter = self._waiters.join(request.deployment_id, *self._queues(request))
         wake_at = deadline
         try:
             while trio.current_time() < deadline and not self._long_waits.draining:
@@ -138,14 +138,13 @@ class Leasing:
         Also says whether some commands could not be had because somebody else was busy with them.
         """
         granted: list[Granted] = []
-        reserved: list[str] = []
-        target_id = request.target.resource_id if request.target else None
+        reserved = self._not_for(request, taken)
+        taken = [one for one in taken if one not in reserved]
         try:
             while (wanted := request.leases_max - len(granted)) > 0:
                 missing = wanted - len(taken)
                 if missing > 0:
-                    now = self._clock.now()
-                    taken += self._models.pending.take(request.deployment_id, target_id, missing, now)
+                    taken += self._take(request, missing)
                 if not taken:
                     break
                 reserved += taken
@@ -159,6 +158,43 @@ class Leasing:
         finally:
             self._waiters.give_back([*reserved, *taken])  # what was leased has left the queue and stays out
         return granted, len(granted) < len(reserved)
+
+    def _queues(self, request: LeaseRequest) -> tuple[str | None, ...]:
+        """Ids of the targets that the request looks at, (None,) for the whole deployment; one or more but for a token
+        of exact targets that are all of another type by now."""
+        if request.target is not None:
+            return (request.target.resource_id,)
+        if request.only is None:
+            return (None,)
+        type_of = partial(self._models.deployments.type_of, request.deployment_id)
+        fitting = [one for one in request.only if type_of(one.resource_id) in (None, one.resource_type)]
+        return tuple({one.resource_id for one in fitting} - {OPERATOR})
+
+    def _take(self, request: LeaseRequest, count: int) -> list[str]:
+        """Reserve the best `count` commands of all queues that the request looks at."""
+        pending, now = self._models.pending, self._clock.now()
+        queues = self._queues(request)
+        taken = [one for queue in queues for one in pending.take(request.deployment_id, queue, count, now)]
+        if len(queues) > 1:
+            taken.sort(key=self._rank)
+            pending.give_back(taken[count:])
+        return taken[:count]
+
+    def _not_for(self, request: LeaseRequest, handed: Sequence[str]) -> list[str]:
+        """What was handed over though the token is not for it: the type of its target was settled meanwhile."""
+        if request.only is None:
+            return []
+        queues = self._queues(request)
+        return [one for one in handed if self._row(one).state.facts.route.target_id not in queues]
+
+    def _rank(self, command_id: str) -> tuple[int, int]:
+        row = self._row(command_id)
+        return -row.state.facts.options.priority, row.params_at
+
+    def _row(self, command_id: str) -> Row:
+        row = self._models.status.get(command_id)
+        assert row is not None, "a queue holds a command that does not exist"
+        return row
 
     async def _grant(self, request: LeaseRequest, by: Principal, taken: Sequence[str]) -> list[Granted]:
         # Params first: a lease whose params cannot be read would be held by nobody until it ends.
@@ -196,9 +232,7 @@ class Leasing:
         return {command_id: params for command_id, params in found.items() if not isinstance(params, Missing)}
 
     def _lease_ask(self, command_id: str, request: LeaseRequest, by: Principal) -> Ask:
-        row = self._models.status.get(command_id)
-        assert row is not None, "a queue holds a command that does not exist"
-        resource_type = target_of(self._models.deployments, row.state.facts).resource_type or "worker"
+        resource_type = target_of(self._models.deployments, self._row(command_id).state.facts).resource_type or "worker"
         intent = Lease(
             lease_id=lease_id_of(uuid.uuid4()),
             seconds=request.lease_seconds,
@@ -213,7 +247,7 @@ class Leasing:
         if len(request.deployment_id.encode()) > NAME_BYTES_MAX or not request.deployment_id:
             return False
         if target is None:
-            return True
+            return bool(self._queues(request))
         if target.resource_id == OPERATOR:
             return target.resource_type == "daemon"
         if not target.resource_id or ":" in target.resource_id or len(target.resource_id.encode()) > NAME_BYTES_MAX:

@@ -384,7 +384,7 @@ def _labels_within_limits(labels: dict[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
-    """POST /commands/leases (`arc.v1` 2.4), numbers already clamped."""
+    """POST /commands/leases (`arc.v1` 2.4), numbers already clamped. only: what the token allows, None for all."""
 
     deployment_id: str
     target: Target | None
@@ -392,6 +392,7 @@ class LeaseRequest:
     lease_seconds: int
     wait_seconds: int
     agent: str | None
+    only: frozenset[Target] | None = None
 
 
 def parse_lease(value: object) -> LeaseRequest:

@@ -24,10 +24,10 @@ class TargetOverloaded(Overloaded):
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """One waiting agent; target_id None waits for all pull targets of the deployment (first-generation mode)."""
+    """One waiting agent and the targets it waits for; None: all pull targets of the deployment (first generation)."""
 
     deployment_id: str
-    target_id: str | None
+    targets: tuple[str | None, ...]
     ticket: int
     woken: trio.Event = field(default_factory=trio.Event)
     handed: list[str] = field(default_factory=list)
@@ -63,24 +63,25 @@ class Waiters:
         """How many agents wait for exactly this target."""
         return len(self._queues.get((deployment_id, target_id), ()))
 
-    def join(self, deployment_id: str, target_id: str | None) -> Waiter:
-        """Queue up at the end. Raises Overloaded when the room is full, TargetOverloaded when the queue is too long."""
-        if len(self._queues.get((deployment_id, target_id), ())) >= self._waiters_per_target_max:
+    def join(self, deployment_id: str, *targets: str | None) -> Waiter:
+        """Queue up at the end. Raises Overloaded when the room is full, TargetOverloaded when a queue is too long."""
+        longest = max(len(self._queues.get((deployment_id, target), ())) for target in targets)
+        if longest >= self._waiters_per_target_max:
             raise TargetOverloaded("Too many agents are waiting for this target")
         if self._count >= self._waiters_max:
             raise Overloaded("Too many agents are waiting")
         self._tickets += 1
-        waiter = Waiter(deployment_id, target_id, self._tickets)
+        waiter = Waiter(deployment_id, targets, self._tickets)
         self._enqueue(waiter)
         return waiter
 
     def rejoin(self, waiter: Waiter) -> None:
         """Go back to one's old place, having left it, after a wake-up that brought nothing."""
         waiter.woken = trio.Event()
-        queue = self._enqueue(waiter)
-        earlier = [*takewhile(lambda ticket: ticket < waiter.ticket, queue)]
-        for ticket in (waiter.ticket, *reversed(earlier)):
-            queue.move_to_end(ticket, last=False)
+        for queue in self._enqueue(waiter):
+            earlier = [*takewhile(lambda ticket: ticket < waiter.ticket, queue)]
+            for ticket in (waiter.ticket, *reversed(earlier)):
+                queue.move_to_end(ticket, last=False)
 
     def leave(self, waiter: Waiter) -> None:
         """Stop waiting; what was handed over and not used must be given back with `give_back`."""
@@ -95,7 +96,8 @@ class Waiters:
         waiter = self._first(route.deployment_id, route.target_id)
         if waiter is None:
             return
-        taken = self._pending.take(waiter.deployment_id, waiter.target_id, 1, self._clock.now())
+        target_id = None if None in waiter.targets else route.target_id
+        taken = self._pending.take(route.deployment_id, target_id, 1, self._clock.now())
         if taken:
             self._remove(waiter)
             waiter.handed.extend(taken)
@@ -108,19 +110,24 @@ class Waiters:
         for command_id in ids:
             self.offer(command_id)
 
-    def _enqueue(self, waiter: Waiter) -> OrderedDict[int, Waiter]:
-        queue = self._queues.setdefault((waiter.deployment_id, waiter.target_id), OrderedDict())
-        queue[waiter.ticket] = waiter
+    def _enqueue(self, waiter: Waiter) -> list[OrderedDict[int, Waiter]]:
+        names = [(waiter.deployment_id, target) for target in waiter.targets]
+        queues = [self._queues.setdefault(name, OrderedDict()) for name in names]
+        for queue in queues:
+            queue[waiter.ticket] = waiter
         self._count += 1
-        return queue
+        return queues
 
     def _remove(self, waiter: Waiter) -> None:
-        name = (waiter.deployment_id, waiter.target_id)
-        queue = self._queues.get(name)
-        if queue is not None and queue.pop(waiter.ticket, None) is not None:
-            self._count -= 1
-            if not queue:
-                del self._queues[name]
+        was_inside = False
+        for target in waiter.targets:
+            name = (waiter.deployment_id, target)
+            queue = self._queues.get(name)
+            if queue is not None and queue.pop(waiter.ticket, None) is not None:
+                was_inside = True
+                if not queue:
+                    del self._queues[name]
+        self._count -= was_inside
 
     def _first(self, deployment_id: str, target_id: str) -> Waiter | None:
         exact = self._queues.get((deployment_id, target_id))

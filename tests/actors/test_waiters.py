@@ -21,8 +21,8 @@ class Room:
         self.waiters = Waiters(self.world.models.pending, self.world.models.status, Clock(), waiters_max)
         self.commands = 0
 
-    def join(self, target: str | None = "indexer") -> Waiter:
-        return self.waiters.join("dep", target)
+    def join(self, *targets: str | None) -> Waiter:
+        return self.waiters.join("dep", *(targets or ("indexer",)))
 
     def create(self, target: str = "indexer") -> str:
         """A new command, offered as the follower does it."""
@@ -112,7 +112,31 @@ def test_how_many_wait_for_a_target() -> None:
     assert room.waiters.waiting("dep", "other") == 0
 
 
-STEPS = st.lists(st.sampled_from(["join", "join old", "leave", "rejoin", "create", "give back"]), max_size=40)
+def test_who_waits_for_several_targets_is_one_waiter_in_one_place() -> None:
+    room = Room()
+    first, both, last = room.join("printer"), room.join("indexer", "printer"), room.join("printer", "mailer")
+    assert len(room.waiters) == 3
+    assert [room.waiters.waiting("dep", target) for target in ("indexer", "printer", "mailer")] == [1, 3, 1]
+    assert [room.create("printer")] == first.handed
+    room.waiters.leave(both)
+    room.waiters.rejoin(both)
+    assert [room.create("printer")] == both.handed
+    assert [room.waiters.waiting("dep", target) for target in ("indexer", "printer", "mailer")] == [0, 1, 1]
+    waiting = room.create("indexer")
+    assert [room.create("mailer")] == last.handed
+    assert len(room.waiters) == 0
+    assert room.left() == [waiting]
+
+
+STEPS = st.lists(
+    st.sampled_from(["join", "join old", "join several", "leave", "rejoin", "create", "give back"]), max_size=40
+)
+
+JOINING: dict[str, tuple[str | None, ...]] = {
+    "join": ("indexer",),
+    "join old": (None,),
+    "join several": ("other", "indexer"),
+}
 
 
 @given(STEPS, st.randoms(use_true_random=False))
@@ -123,7 +147,7 @@ def test_whatever_happens_the_room_counts_right_and_serves_the_oldest(steps: lis
     outside: list[Waiter] = []
     for step in steps:
         if step.startswith("join"):
-            waiter = room.join(None if step == "join old" else "indexer")
+            waiter = room.join(*JOINING[step])
             inside[waiter.ticket] = waiter
         elif step == "leave" and inside:
             waiter = inside.pop(choose(sorted(inside)))

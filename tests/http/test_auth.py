@@ -23,6 +23,9 @@ ENDPOINTS = [
     ("GET", "/v1/deployments"),
     ("PUT", "/v1/deployments/dep"),
     ("GET", "/v1/deployments/dep"),
+    ("POST", "/v1/tokens"),
+    ("GET", "/v1/tokens"),
+    ("DELETE", "/v1/tokens/0123"),
 ]
 
 
