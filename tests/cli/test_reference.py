@@ -12,7 +12,7 @@ from arc_es.cli.main import build
 from arc_es.config import Config
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-SUB_COMMANDS = ("serve", "call", "work", "history", "queues", "doctor")
+SUB_COMMANDS = ("serve", "call", "work", "history", "queues", "doctor", "backup", "restore")
 
 
 def sections(page: str) -> dict[str, str]:
