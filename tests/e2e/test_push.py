@@ -80,9 +80,10 @@ class Runtime:
 
     async def _behave(self, stream: trio.SocketStream, request: Received) -> None:
         await self._moment("read")
-        await answer(202)(stream, request)
+        await answer(202, b"", b"Connection: close")(stream, request)
         await self._moment("accepted")
         self._nursery.start_soon(self._respond, request.envelope)
+        await stream.aclose()  # so that every push comes by a connection of its own
 
     async def _respond(self, envelope: Any) -> None:
         url = urlsplit(envelope["responseHandling"]["submitResponseUrl"])
@@ -103,17 +104,22 @@ async def test_no_kill_loses_or_doubles_a_push_command(tmp_path: Path) -> None:
             count += 1
 
     with trio.fail_after(SECONDS_MAX):
-        async with working() as worker, pushing(tmp_path, ("w", worker)) as service:
-            async with trio.open_nursery() as nursery:
-                runtime = Runtime(service, worker, nursery)
+        async with (
+            working() as worker,
+            pushing(tmp_path, ("w", worker)) as service,
+            trio.open_nursery() as answers,
+        ):
+            runtime = Runtime(service, worker, answers)
+            async with trio.open_nursery() as callers:
                 for number in range(3):
-                    nursery.start_soon(caller, number, service)
+                    callers.start_soon(caller, number, service)
                 for moment in ("connected", "read", "accepted", "connected", "read"):
                     await worker.until(len(worker.received) + 20)
                     await runtime.harm(moment)
                 more = False
             redelivered = [await check_history(service, command_id) for command_id in created]
             assert await service.terminate() == 0
+            answers.cancel_scope.cancel()
     assert any(redelivered), "no kill hit a push"
     assert "Traceback" not in service.stderr.read_text()
     print(f"{len(created)} commands, {sum(redelivered)} deliveries repeated")
