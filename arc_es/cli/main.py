@@ -18,6 +18,7 @@ from arc_es.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Comman
 from arc_es.cli.output import complain
 from arc_es.cli.queues import queues
 from arc_es.cli.serve import serve
+from arc_es.cli.token import token
 from arc_es.cli.work import work
 
 _EPILOGUE: Final = """\
@@ -50,6 +51,7 @@ def build() -> App:
     app.command(work, help_epilogue="", usage="Usage: arc-es work DEPLOYMENT TARGET [OPTIONS] -- PROGRAM [ARGS...]\n")
     app.command(history, help_epilogue="")
     app.command(queues, help_epilogue="")
+    app.command(token)
     app.command(doctor, help_epilogue="")
     app.command(backup, help_epilogue="")
     app.command(restore, help_epilogue="")

@@ -142,6 +142,21 @@ def parse_target(text: str) -> Target:
     return Target(name, cast("ResourceType", kind))
 
 
+def parse_seconds(text: str) -> int:
+    """Whole seconds, 1 or more, from a duration such as `90s`, `15m`, `2h`, `1d`.
+
+    Raises:
+        CommandFailure: it is none.
+    """
+    match = _DURATION.fullmatch(text)
+    seconds = round(float(match[1]) * _UNIT_SECONDS[match[2]]) if match else 0
+    if seconds < 1:
+        raise CommandFailure(
+            f"{text!r} is not a duration", advice="write it as 90s, 15m, 12h or 30d", exit_status=EXIT_USAGE
+        )
+    return seconds
+
+
 def parse_deadline(text: str, now: datetime) -> datetime:
     """A moment from an RFC 3339 timestamp with zone, or from a duration such as `90s`, `15m`, `2h`, `1d`.
 

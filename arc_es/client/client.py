@@ -6,8 +6,8 @@ import base64
 import binascii
 import re
 import ssl
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,17 +17,23 @@ import httpx2
 import orjson
 
 from arc_es.client.answers import date_of, error_of, object_of, origin, reason_of
-from arc_es.client.errors import BadAnswer, ServerUnreachable
+from arc_es.client.errors import ArcError, BadAnswer, ServerUnreachable, UrlRefused
+from arc_es.client.files import FileBody, Sink
 from arc_es.client.lease import JsonObject, Lease, parse_lease
 from arc_es.domain.ids import Target
 
-INLINE_PARAMS_BYTES_MAX: Final = 1_500_000
-"""Larger params are uploaded first: as base64 they would not fit the 2 MiB of a request."""
+INLINE_PARAMS_BYTES_MAX: Final = 150_000
+"""Larger params are uploaded (`arc.v1` section 0): a request may have 2 MiB, and they would be stored apart anyway."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _COMMAND: Final = ("commandId", "state")
 _ANSWER_SECONDS_MAX: Final = 30.0
 _CONNECT_SECONDS_MAX: Final = 5.0
+_SEAL_SECONDS_MAX: Final = 60
+"""More than an answer takes otherwise: a service may have to read a large upload again."""
+_ASK_AGAIN: Final = ("URL_REFUSED", "CONFLICT", "INVALID_STATE_TRANSITION")
+"""Codes of an upload that came too late: its URL has expired, or another call with the same key was first."""
 _CONNECTIONS_MAX: Final = 100
+_FORBIDDEN: Final = 403
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -89,7 +95,7 @@ class ArcClient:
         self,
         deployment_id: str,
         command: str,
-        params: bytes = b"{}",
+        params: bytes | FileBody = b"{}",
         *,
         target_id: str | None = None,
         deadline: datetime | None = None,
@@ -98,7 +104,8 @@ class ArcClient:
     ) -> JsonObject:
         """Create a command, uploading large params; the answer of the last step (`commandId`, `state`).
 
-        Safe to repeat only with an idempotency key. `extra` are further request fields, by their wire names.
+        Safe to repeat only with an idempotency key; an upload that was broken off is then made again. `extra` are
+        further request fields, by their wire names.
         """
         request: JsonObject = {
             "deploymentId": deployment_id,
@@ -115,9 +122,19 @@ class ArcClient:
         created = await self._json("POST", "/commands", request, needs=_COMMAND)
         if created.get("next") != "upload":
             return created
+        try:
+            return await self._upload_params(created, params)
+        except ArcError as error:
+            if error.code not in _ASK_AGAIN or idempotency_key is None:
+                raise
+        created = await self._json("POST", "/commands", request, needs=_COMMAND)
+        return await self._upload_params(created, params) if created.get("next") == "upload" else created
+
+    async def _upload_params(self, created: JsonObject, params: bytes | FileBody) -> JsonObject:
         await self.put_object(created["storageUpload"]["putRequest"], params)
         path = f"/commands/{_segment(created['commandId'])}/upload-complete"
-        return await self._json("POST", path, {"size": len(params)}, needs=_COMMAND)
+        size = {"size": _size_of(params)}
+        return await self._json("POST", path, size, wait_seconds=_SEAL_SECONDS_MAX, needs=_COMMAND)
 
     async def status(self, command_id: str, *, wait_seconds: int = 0) -> JsonObject:
         """The status of a command; with `wait_seconds` (to 60) when it is terminal, or at the end of that time."""
@@ -184,21 +201,44 @@ class ArcClient:
                 return base64.b64decode(spec["inlineBase64"], validate=True)
             except (KeyError, TypeError, binascii.Error) as error:
                 raise BadAnswer("An inline body is not base64", status=200) from error
-        request = spec.get("storageGetRequest")
-        if not request:
-            raise BadAnswer("A stored body comes without a download request", status=200)
-        response = await self._presigned(request)
-        return response.content
+        async with self._exchange_presigned(_get_request_of(spec)) as response:
+            return await response.aread()
 
-    async def put_object(self, request: Mapping[str, Any], content: bytes) -> None:
-        """Upload bytes by a PresignedRequest, with exactly its method, URL and headers."""
-        await self._presigned(request, content)
+    async def save(self, spec: Mapping[str, Any], sink: Sink) -> None:
+        """Write the bytes of a BodySpec to a sink; repeated with the same sink it goes on where it broke off.
+
+        Raises OSError when the sink cannot take them.
+        """
+        if spec.get("mode") == "inline":
+            await sink.take(_once(await self.body(spec)))
+            return
+        async with self._exchange_presigned(_get_request_of(spec)) as response:
+            size = await sink.take(response.aiter_bytes())
+        if size != sink.size:
+            raise BadAnswer(f"A stored body had {sink.size} bytes, and now {size}", status=200)
+
+    async def put_object(self, request: Mapping[str, Any], content: bytes | FileBody) -> None:
+        """Upload a body by a PresignedRequest, with exactly its method, URL and headers. Safe to repeat."""
+        async with self._exchange_presigned(request, content) as response:
+            await response.aread()
 
     # --- operations
 
     async def queues(self) -> JsonObject:
         """What waits where: `{"queues": [...], "appliedSeq"}`."""
         return await self._json("GET", "/queues", needs=("queues",))
+
+    async def create_token(self, request: Mapping[str, Any]) -> JsonObject:
+        """Make an access token, by its wire fields (`scope`, …): `{"token", "id", "expiresAt"?}`, shown this once."""
+        return await self._json("POST", "/tokens", dict(request), needs=("token", "id"))
+
+    async def tokens(self) -> JsonObject:
+        """All access tokens that nobody revoked: `{"tokens": [...]}`."""
+        return await self._json("GET", "/tokens", needs=("tokens",))
+
+    async def revoke_token(self, token_id: str) -> None:
+        """End an access token now. Safe to repeat."""
+        await self._send("DELETE", self._url(f"/tokens/{_segment(token_id)}", {}))
 
     async def health(self) -> JsonObject:
         """Answers while the process serves requests."""
@@ -224,12 +264,23 @@ class ArcClient:
         url = self._url(path, query or {})
         return object_of(await self._send(method, url, content=content, wait_seconds=wait_seconds), *needs)
 
-    async def _presigned(self, request: Mapping[str, Any], content: bytes | None = None) -> httpx2.Response:
+    @asynccontextmanager
+    async def _exchange_presigned(
+        self, request: Mapping[str, Any], content: bytes | FileBody | None = None
+    ) -> AsyncGenerator[httpx2.Response, None]:
+        """Use a signed storage URL. Raises UrlRefused also when another store than the service's own says 403."""
         backend = request["backend"]
         if backend.get("type") != "http":
             raise BadAnswer(f"Storage of type {backend.get('type')!r} is not supported", status=200)
-        url, headers = httpx2.URL(backend["url"]), dict(backend["headers"])
-        return await self._send(backend["method"], url, content=content, signed=True, headers=headers)
+        url = httpx2.URL(backend["url"])
+        headers = {"User-Agent": self._user_agent, **backend["headers"]}
+        try:
+            async with self._exchange(backend["method"], url, content=content, headers=headers) as response:
+                yield response
+        except ArcError as error:
+            if error.status == _FORBIDDEN:
+                raise UrlRefused(origin(url)) from error
+            raise
 
     async def _send(
         self,
@@ -239,22 +290,42 @@ class ArcClient:
         content: bytes | None = None,
         wait_seconds: int = 0,
         signed: bool = False,
-        headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
-        if headers is None:
-            headers = {"Content-Type": "application/json"} if content is not None else {}
-        headers = {"User-Agent": self._user_agent, **headers} if signed else {**self._headers(), **headers}
+        headers = {"User-Agent": self._user_agent} if signed else self._headers()
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        async with self._exchange(method, url, content=content, headers=headers, wait_seconds=wait_seconds) as response:
+            await response.aread()
+            return response
+
+    @asynccontextmanager
+    async def _exchange(
+        self,
+        method: str,
+        url: httpx2.URL,
+        *,
+        content: bytes | FileBody | None,
+        headers: dict[str, str],
+        wait_seconds: int = 0,
+    ) -> AsyncGenerator[httpx2.Response, None]:
+        """One request; its answer is good, and its body not read yet."""
         timeout = httpx2.Timeout(_ANSWER_SECONDS_MAX + wait_seconds, connect=_CONNECT_SECONDS_MAX)
+        sent: bytes | AsyncGenerator[bytes, None] | None
+        if isinstance(content, FileBody):
+            headers, sent = {**headers, "Content-Length": str(content.size)}, content.chunks()
+        else:
+            sent = content
         try:
             http = await self._http(url.scheme)
-            response = await http.request(method, url, content=content, headers=headers, timeout=timeout)
+            async with http.stream(method, url, content=sent, headers=headers, timeout=timeout) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise error_of(response)
+                yield response
         except httpx2.TransportError as error:
             connected = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
             message = f"no answer from {origin(url)}: {reason_of(error)}"
             raise ServerUnreachable(message, connected=connected) from error
-        if not response.is_success:
-            raise error_of(response)
-        return response
 
     def _headers(self) -> dict[str, str]:
         return {"User-Agent": self._user_agent, "Accept": "application/json", **self._auth}
@@ -282,7 +353,23 @@ def _segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def _params_spec(params: bytes) -> JsonObject:
-    if len(params) <= INLINE_PARAMS_BYTES_MAX:
-        return {"mode": "inline", "inlineBase64": base64.b64encode(params).decode()}
-    return {"mode": "storage", "size": len(params)}
+def _size_of(body: bytes | FileBody) -> int:
+    return body.size if isinstance(body, FileBody) else len(body)
+
+
+def _params_spec(params: bytes | FileBody) -> JsonObject:
+    size = _size_of(params)
+    if isinstance(params, FileBody) or size > INLINE_PARAMS_BYTES_MAX:
+        return {"mode": "storage", "size": size}
+    return {"mode": "inline", "inlineBase64": base64.b64encode(params).decode()}
+
+
+def _get_request_of(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    request: Mapping[str, Any] | None = spec.get("storageGetRequest")
+    if not request:
+        raise BadAnswer("A stored body comes without a download request", status=200)
+    return request
+
+
+async def _once(content: bytes) -> AsyncGenerator[bytes, None]:
+    yield content

@@ -97,7 +97,7 @@ def serving(fake: FakeService, port: int = 0) -> Iterator[FakeService]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST = _handle  # noqa: N815 - names given by the base class
+        do_GET = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815 - names given by the base class
 
         def setup(self) -> None:
             super().setup()

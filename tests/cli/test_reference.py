@@ -7,12 +7,13 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
 from arc_es.cli.main import build
 from arc_es.config import Config
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-SUB_COMMANDS = ("serve", "call", "work", "history", "queues", "doctor", "backup", "restore")
+SUB_COMMANDS = ("serve", "call", "work", "history", "queues", "token", "doctor", "backup", "restore")
 
 
 def sections(page: str) -> dict[str, str]:
@@ -29,17 +30,26 @@ def test_every_sub_command_has_a_section() -> None:
 def test_every_option_is_in_its_section_or_the_shared_one(name: str) -> None:
     written = sections("cli.md")
     text = written[""] + written[name]
-    for argument in build()[name].assemble_argument_collection(parse_docstring=True):
-        if not argument.children:
-            assert argument.parameter.help, argument.names
-        for flag in argument.names:
-            if flag.startswith("--"):
-                assert re.search(rf"`{flag}[ `]", text), flag
+    for command in nested(name).values():
+        for argument in command.assemble_argument_collection(parse_docstring=True):
+            if not argument.children:
+                assert argument.parameter.help, argument.names
+            for flag in argument.names:
+                if flag.startswith("--"):
+                    assert re.search(rf"`{flag}[ `]", text), flag
+
+
+def nested(name: str) -> dict[str, App]:
+    """A sub-command by its words, or those that it consists of."""
+    command = build()[name]
+    found = {f"{name} {one}": command[one] for one in command if not one.startswith("-")}
+    return found or {name: command}
 
 
 @pytest.mark.parametrize("name", SUB_COMMANDS)
 def test_every_sub_command_shows_an_example(name: str) -> None:
-    assert f"arc-es {name}" in sections("cli.md")[name].partition("```sh")[2]
+    examples = sections("cli.md")[name].partition("```sh")[2]
+    assert [words for words in nested(name) if f"arc-es {words}" not in examples] == []
 
 
 @pytest.mark.parametrize("setting", fields(Config), ids=lambda setting: setting.name)
