@@ -47,6 +47,7 @@ from arc_es.nats_bridge import Bridge, open_bridge
 from arc_es.payloads import Payloads
 from arc_es.ports import (
     BodyStore,
+    BodyStoreMismatch,
     Clock,
     Journal,
     JournalError,
@@ -59,6 +60,7 @@ from arc_es.ports import (
 )
 from arc_es.pushing import Pushing, Sending
 from arc_es.service import Service
+from arc_es.storage.choice import open_body_store
 from arc_es.storage.memory import MemoryBodyStore
 from arc_es.sweep import Sweep
 from projections import Projections
@@ -241,7 +243,15 @@ def run(config: Config) -> int:
     bugs = False
     try:
         trio.run(_serve, config)
-    except* (CannotStart, KeyFileError, ServerError, JournalMismatch, JournalUnavailable, OSError) as group:
+    except* (
+        CannotStart,
+        KeyFileError,
+        ServerError,
+        BodyStoreMismatch,
+        JournalMismatch,
+        JournalUnavailable,
+        OSError,
+    ) as group:
         failures.extend(_leaves(group))
     except* Exception as group:
         log.critical("The service ends because of a bug or a damaged journal", exc_info=group)
@@ -264,9 +274,9 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 async def _serve(config: Config) -> None:
     listener = _listen(config)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with _journal(config) as journal, _pusher(config) as pusher, trio.open_nursery() as nursery:
+        async with _stores(config) as (journal, store), _pusher(config) as pusher, trio.open_nursery() as nursery:
             keys = open_ring(config, SystemClock().now())
-            node = assemble(journal, config, keys=keys, pusher=pusher)
+            node = assemble(journal, config, store=store, keys=keys, pusher=pusher)
             app = build_app(node.service, config, keys)
 
             stop = trio.Event()
@@ -339,43 +349,44 @@ async def _pusher(config: Config) -> AsyncGenerator[Pusher, None]:
 
 
 @asynccontextmanager
-async def _journal(config: Config) -> AsyncGenerator[Journal, None]:
-    """The journal of the configuration: an own nats-server, or the one that was named."""
+async def _stores(config: Config) -> AsyncGenerator[tuple[Journal, BodyStore], None]:
+    """The journal and the body store of the configuration, on an own nats-server or the one that was named."""
     if config.nats_url is None:
         bytes_max = config.nats_store_bytes_max if config.nats_store_bytes_max > 0 else None
         async with run_server(config.data_dir, max_file_store_bytes=bytes_max) as server:
             endpoint = server.endpoint
             access = Access([endpoint.url], endpoint.user, endpoint.password)
             disk = Disk(server.max_file_store_bytes, partial(disk_free_bytes, config.data_dir))
-            async with _open(access, config, disk) as journal:
-                yield journal
+            async with _open(access, config, disk) as stores:
+                yield stores
     else:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        async with _open(Access([config.nats_url]), config) as journal:
-            yield journal
+        async with _open(Access([config.nats_url]), config) as stores:
+            yield stores
 
 
 @asynccontextmanager
-async def _open(access: Access, config: Config, disk: Disk | None = None) -> AsyncGenerator[Journal, None]:
+async def _open(
+    access: Access, config: Config, disk: Disk | None = None
+) -> AsyncGenerator[tuple[Journal, BodyStore], None]:
     async with open_bridge(access) as bridge:
-        await _stream_ready(bridge, StreamSettings(config.replicas, config.stream_bytes_max), access, config)
+        store = await _streams_ready(bridge, StreamSettings(config.replicas, config.stream_bytes_max), access, config)
         async with open_journal(bridge, headroom_bytes=config.headroom_bytes, disk=disk) as journal:
-            yield journal
+            yield journal, store
 
 
-async def _stream_ready(bridge: Bridge, settings: StreamSettings, access: Access, config: Config) -> None:
-    """Connect and see to the stream; a cluster that has not elected its leaders yet gets the time to do so."""
+async def _streams_ready(bridge: Bridge, settings: StreamSettings, access: Access, config: Config) -> BodyStore:
+    """Connect and see to the streams; a cluster that has not elected its leaders yet gets the time to do so."""
     trouble = "it does not answer"
     with trio.move_on_after(CONNECT_SECONDS_MAX):
         while True:
             await bridge.wait_available()
             try:
                 await ensure_stream(bridge, settings)
+                return await open_body_store(config, bridge)
             except JournalUnavailable as error:
                 trouble = str(error)
                 await trio.sleep(CONNECT_RETRY_SECONDS)
-            else:
-                return
     where = access.scrub(config.nats_url or "its own nats-server")
     raise CannotStart(
         f"cannot use {where} within {CONNECT_SECONDS_MAX} s: {access.scrub(trouble)}. Is it running?"

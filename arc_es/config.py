@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from arc_es.domain import limits
 
@@ -77,7 +78,9 @@ _SECRETS: Final = {"admin_token", "signing_key", "signing_keys_previous", "s3_ac
 _ENV_ONLY_REASON: Final = "put it in the environment variable ARC_ADMIN_TOKEN, or name a file with ARC_ADMIN_TOKEN_FILE"
 SIGNING_KEY_BYTES_MIN: Final = 32
 PORT_MAX: Final = 65_535
+_S3_PLACE: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 _PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?")
+PUSHERS: Final = ("http", "null")
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -200,6 +203,11 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"log_level must be one of {', '.join(LOG_LEVELS)}, not {config.log_level!r}")
     if config.public_url is not None and not _PUBLIC_URL.fullmatch(config.public_url):
         raise ConfigError(f"public_url must be like https://example.org/arc, without query, not {config.public_url!r}")
+    _check_body_store(config)
+    if config.push not in PUSHERS:
+        raise ConfigError(f"push must be one of {', '.join(PUSHERS)}, not {config.push!r}")
+    if config.pushes_per_target_max < 1 or config.pushes_max < 1:
+        raise ConfigError("pushes_per_target_max and pushes_max must be at least 1; push = null sends nothing")
     if config.workers != 1:
         raise ConfigError("workers: this version runs one process; leave --workers at 1")
     if config.replicas not in (1, 3):
@@ -207,6 +215,26 @@ def _checked(config: Config) -> Config:
     if config.replicas == 3 and config.nats_url is None:  # noqa: PLR2004 - the two legal numbers of replicas
         raise ConfigError("replicas = 3 needs a cluster: name it with --nats-url")
     return config
+
+
+def _check_body_store(config: Config) -> None:
+    if config.body_store == "nats":
+        return
+    if not _S3_PLACE.fullmatch(config.body_store):
+        raise ConfigError(f"body_store must be nats, or like s3://bucket/prefix, not {config.body_store!r}")
+    for name in ("s3_access_key_id", "s3_secret_access_key"):
+        if not getattr(config, name):
+            raise ConfigError(
+                f"body_store is {config.body_store}: put the keys in the environment; ARC_{name.upper()} is missing"
+            )
+    if config.s3_endpoint is not None:
+        endpoint = urlsplit(config.s3_endpoint)
+        is_safe = endpoint.scheme == "https" or (endpoint.scheme == "http" and is_loopback(endpoint.hostname or ""))
+        if not is_safe or not endpoint.hostname or endpoint.path.strip("/") or endpoint.query or endpoint.username:
+            raise ConfigError(
+                f"s3_endpoint must be like https://s3.example.org, and http on a loopback address only,"
+                f" not {config.s3_endpoint!r}"
+            )
 
 
 def is_loopback(host: str) -> bool:

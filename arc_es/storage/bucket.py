@@ -1,7 +1,7 @@
 """The bucket of bodies in NATS: the standard layout of a JetStream object store, so that `nats object` reads it too.
 
-    $O.ARC_BODIES.C.<ref>                   the bytes of one upload, in chunks; written once, under a fresh ref
-    $O.ARC_BODIES.M.<base64url of a name>   where the bytes of a name are: one message, which replaces the one before
+    $O.ARC.C.<ref>                      the bytes of one upload, in chunks; written once, under a fresh ref
+    $O.ARC.M.<base64url of a name>      where the bytes of a name are: one message, which replaces the one before
 
 Names are slot paths (the newest complete upload) and refs (what was sealed). Source: NATS ADR-20, "JetStream based
 Object Stores"; its `nuid` of the bytes is our ref.
@@ -18,7 +18,7 @@ import orjson
 
 from arc_es.ports import BodyStoreError
 
-BUCKET: Final = "ARC_BODIES"
+BUCKET: Final = "ARC"
 STREAM: Final = f"OBJ_{BUCKET}"
 CHUNKS: Final = f"$O.{BUCKET}.C."
 META: Final = f"$O.{BUCKET}.M."

@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from arc_es.nats_bridge import Bridge, status_of
-from arc_es.nats_streams import api, error_number, make
+from arc_es.nats_streams import api, ensure, error_number
 from arc_es.ports import (
     BodyMissing,
     BodyReader,
@@ -57,7 +57,7 @@ ROLLUP: Final[Mapping[str, str]] = {"Nats-Rollup": "sub"}
 
 
 class ObjectStore:
-    """A `BodyStore` in the bucket ARC_BODIES. Made by `open_object_store`."""
+    """A `BodyStore` in the bucket ARC. Made by `open_object_store`."""
 
     def __init__(self, bridge: Bridge, clock: Clock | None = None) -> None:
         self._bridge = bridge
@@ -241,10 +241,6 @@ async def open_object_store(bridge: Bridge, *, replicas: int, bytes_max: int) ->
         BodyStoreMismatch: the bucket is not as this version needs it.
         JournalUnavailable: JetStream cannot be reached.
     """
-    found = await make(bridge, stream_config(replicas, bytes_max))
-    if found:
-        raise BodyStoreMismatch(
-            f"The stream {STREAM} is not as configured, or not as this version needs it: {'; '.join(found)}."
-            f" Nothing was changed. Change the setting, or the stream (`nats stream edit {STREAM}`)."
-        )
+    config = stream_config(replicas, bytes_max)
+    await ensure(bridge, config, size_setting="body_store_bytes_max", mismatch=BodyStoreMismatch)
     return ObjectStore(bridge)

@@ -45,7 +45,7 @@ async def connected(url: str) -> AsyncGenerator[Bridge, None]:
 @asynccontextmanager
 async def jetstream(url: str, *, bytes_max: int = -1) -> AsyncGenerator[ObjectStore, None]:
     async with connected(url) as bridge:
-        await api(bridge, "STREAM.DELETE.OBJ_ARC_BODIES")
+        await api(bridge, "STREAM.DELETE.OBJ_ARC")
         yield await open_object_store(bridge, replicas=1, bytes_max=bytes_max)
 
 

@@ -203,12 +203,12 @@ async def test_a_full_bucket(nats: NatsProcess) -> None:
 
 async def test_a_bucket_that_is_not_ours_is_refused_unchanged(nats: NatsProcess) -> None:
     async with connected(nats.url) as bridge:
-        found = {"name": "OBJ_ARC_BODIES", "subjects": ["$O.ARC_BODIES.C.>"], "max_bytes": 1_000_000}
-        await api(bridge, "STREAM.CREATE.OBJ_ARC_BODIES", found)
+        found = {"name": "OBJ_ARC", "subjects": ["$O.ARC.C.>"], "max_bytes": 1_000_000}
+        await api(bridge, "STREAM.CREATE.OBJ_ARC", found)
         with pytest.raises(BodyStoreMismatch, match="allow_direct is False, wanted True"):
             await open_object_store(bridge, replicas=1, bytes_max=-1)
-        config = (await api(bridge, "STREAM.INFO.OBJ_ARC_BODIES"))["config"]
-        assert (config["max_bytes"], config["subjects"]) == (1_000_000, ["$O.ARC_BODIES.C.>"])
+        config = (await api(bridge, "STREAM.INFO.OBJ_ARC"))["config"]
+        assert (config["max_bytes"], config["subjects"]) == (1_000_000, ["$O.ARC.C.>"])
 
 
 async def test_a_bucket_is_found_again(nats: NatsProcess) -> None:
@@ -223,7 +223,7 @@ async def test_a_bucket_that_was_removed_is_no_missing_body(nats: NatsProcess) -
     async with connected(nats.url) as bridge:
         store = await open_object_store(bridge, replicas=1, bytes_max=-1)
         body = await store.keep(PARAMS, b"bytes")
-        await api(bridge, "STREAM.DELETE.OBJ_ARC_BODIES")
+        await api(bridge, "STREAM.DELETE.OBJ_ARC")
         await every_call_fails(store, body)
 
 
@@ -232,7 +232,7 @@ async def test_chunks_that_were_lost_are_noticed(nats: NatsProcess) -> None:
         store = await open_object_store(bridge, replicas=1, bytes_max=-1)
         await store.upload(PARAMS, flow(some_bytes(2 * MiB)), BYTES_MAX)
         body = await sealed(store, PARAMS)
-        await api(bridge, "STREAM.MSG.DELETE.OBJ_ARC_BODIES", {"seq": 2})
+        await api(bridge, "STREAM.MSG.DELETE.OBJ_ARC", {"seq": 2})
         assert not await store.exists(body.ref)
         assert await store.seal(PARAMS) is None
         with pytest.raises(BodyStoreError):
