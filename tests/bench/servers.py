@@ -67,3 +67,10 @@ def bare_endpoint() -> Iterator[Server]:
     """A Quart-Trio application that reads a body and answers JSON, under the same hypercorn settings."""
     with _process([sys.executable, "-m", "tests.bench.bare"]) as server:
         yield server
+
+
+@contextmanager
+def worker(service_port: int) -> Iterator[Server]:
+    """A worker runtime that accepts and answers what a service pushes."""
+    with _process([sys.executable, "-m", "tests.bench.worker", str(service_port)]) as server:
+        yield server

@@ -13,6 +13,7 @@ from tests.bench.__main__ import BENCHMARKS
 SMALL = {
     "create": ["--rounds", "1", "--requests", "160"],
     "lifecycle": ["--commands", "64"],
+    "push": ["--commands", "64"],
     "wake": ["--commands", "20"],
     "replay": ["--commands", "500"],
     "fold": ["--commands", "500"],
