@@ -20,6 +20,7 @@ from arc_es.bodies import (
     Bodies,
     Found,
     Inline,
+    described,
     params_digest,
 )
 from arc_es.codec import decode
@@ -130,7 +131,6 @@ class Service:
             long_waits=self._long_waits,
             clock=clock,
         )
-
         self.tokens = Tokens(tokens=models.tokens, turns=turns, follower=follower, clock=clock)
 
     @property
@@ -182,10 +182,13 @@ class Service:
         if isinstance(params, StorageBody):
             waiting = replace(intent, upload_size=params.size)
             return await self._turns.perform(Ask(command_id, intent.deployment_id, waiting, by))
+        if not is_new:
+            seen = replace(intent, params=described(params))  # a replay is compared by its digest and stores nothing
+            return await self._turns.perform(Ask(command_id, intent.deployment_id, seen, by))
         async with self._bodies.storing(Slot(command_id, "params"), params) as (body, beside):
             ready = replace(intent, params=body)
             row = await self._turns.perform(Ask(command_id, intent.deployment_id, ready, by, beside, "params"))
-        return await self._pushed(command_id, row) if is_new else row
+        return await self._pushed(command_id, row)
 
     def need_room(self) -> None:
         """See that there is room for something new, and not only for what is to come to an end. Raises JournalFull."""

@@ -519,3 +519,14 @@ async def test_after_a_restart_everything_is_still_there(store: MemoryBodyStore)
         assert row is not None
         assert not isinstance(row.state, TERMINAL)
         assert (await second.client.post("/v1/commands/leases", a_lease())).ok()["leases"] == []
+
+
+async def test_a_replay_stores_nothing(served: Served, store: MemoryBodyStore) -> None:
+    wanted = a_command(params=inline(LARGE), idempotencyKey="k")
+    first = (await served.client.post("/v1/commands", wanted)).ok()
+    names = await all_names(store)
+    store.fault = BodyFault.FULL
+    assert (await served.client.post("/v1/commands", wanted)).ok()["commandId"] == first["commandId"]
+    assert await all_names(store) == names
+    other = a_command(params=inline(LARGE + b"!"), idempotencyKey="k")
+    (await served.client.post("/v1/commands", other)).refused(409, "CONFLICT")
