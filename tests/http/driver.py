@@ -227,13 +227,14 @@ async def serving(
     clock: Clock | None = None,
     pusher: Pusher | None = None,
     store: BodyStore | None = None,
+    keys: KeyRing | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Served, None]:
     """A running service; `settings` are those of `Config`, with an admin token unless told otherwise."""
     config = Config(**({"admin_token": ADMIN} | settings))
     journal = journal or MemoryJournal()
     clock = clock or Clock()
-    keys = KeyRing(b"example-signing-key" if config.admin_token is None else signing_key(config))
+    keys = keys or KeyRing(b"example-signing-key" if config.admin_token is None else signing_key(config))
     node = assemble(journal, config, clock=clock, keys=keys, pusher=pusher, store=store)
     app = build_app(node.service, config, keys)
     async with trio.open_nursery() as nursery:
