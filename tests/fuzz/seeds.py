@@ -1,0 +1,60 @@
+"""A valid body for each endpoint that takes one: what the fuzzer spoils. An endpoint that is new needs one here."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+INLINE: Final = {"mode": "inline", "inlineBase64": "eyJhIjoxfQ=="}
+TARGET: Final = {"resourceId": "indexer", "resourceType": "daemon"}
+CREATE: Final = {
+    "deploymentId": "fuzz",
+    "command": "do/it",
+    "params": INLINE,
+    "deadline": "2126-03-01T10:05:00Z",
+    "idempotencyKey": "key",
+    "targetResourceId": "indexer",
+    "notBefore": "2026-03-01T10:05:00+02:00",
+    "priority": 5,
+    "labels": {"team": "blue"},
+    "maxAttempts": 3,
+}
+LEASE: Final = {
+    "deploymentId": "fuzz",
+    "target": TARGET,
+    "maxLeases": 2,
+    "leaseSeconds": 60,
+    "waitSeconds": 0,
+    "agent": {"id": "agent-1", "version": "1.0"},
+}
+SUCCESS: Final = {"status": "success", "response": INLINE}
+FAILURE: Final = {"status": "error", "code": "DB_DOWN", "message": "no", "details": "at all"}
+DECLARATION: Final = {
+    "targets": [TARGET | {"delivery": "pull"}, {"resourceId": "mailer", "resourceType": "worker", "delivery": "pull"}],
+    "strict": False,
+    "attemptLimit": 3,
+    "retry": {"firstDelaySeconds": 1, "maxDelaySeconds": 5, "factor": 2},
+}
+TOKEN: Final = {
+    "scope": "receiver",
+    "deployments": ["fuzz"],
+    "targets": [TARGET],
+    "ttlSeconds": 60,
+    "command": "do/it",
+}
+
+BODIES: Final[dict[str, list[Any]]] = {
+    "commands.create": [CREATE, CREATE | {"params": {"mode": "storage", "size": 3}}, CREATE | {"idempotencyKey": None}],
+    "commands.respond": [SUCCESS, FAILURE, {"status": "success", "response": {"mode": "storage", "size": 3}}],
+    "commands.upload_complete": [{"size": 3}],
+    "commands.put_payload": [{"params": INLINE, "response": SUCCESS}],
+    "leases.lease": [LEASE, {"deploymentId": "fuzz", "maxLeases": 1}],
+    "leases.release": [{"leaseId": "lease_1"}, None],
+    "discovery.bootstrap": [
+        {"deploymentId": "fuzz", "role": "sender"},
+        {"deploymentId": "fuzz", "role": "receiver", "target": "indexer"},
+    ],
+    "deployments.declare": [DECLARATION],
+    "tokens.mint": [TOKEN],
+    "bodies.upload": [None, "abc"],
+    "tokens.revoke": [None],
+}
