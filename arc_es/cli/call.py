@@ -5,22 +5,24 @@ from __future__ import annotations
 import json as json_text
 import sys
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from arc_es.cli.files import params_file, result_file
 from arc_es.cli.options import (
     DEFAULT_SERVER,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_TIMEOUT,
-    EXIT_USAGE,
     CommandFailure,
     Json,
     Server,
@@ -29,9 +31,13 @@ from arc_es.cli.options import (
     run_trio,
 )
 from arc_es.cli.output import complain, print_json, printable
+from arc_es.cli.transfers import Bars
 
 if TYPE_CHECKING:
+    import trio
+
     from arc_es.client import ArcClient, ArcError
+    from arc_es.client.files import Moved
 
 _TERMINAL: Final = ("SUCCEEDED", "FAILED", "EXPIRED")
 _WAIT_SECONDS_MAX: Final = 60
@@ -47,19 +53,38 @@ class _Order:
 
     deployment: str
     command: str
-    params: bytes
+    params: BinaryIO
     target: str | None
     deadline: datetime | None
     key: str
     timeout_seconds: float
     wait: bool
+    held: BytesIO | None
+    """Where the result is kept until it is printed; None: it is written to `output` as it comes."""
+    output: Path | None
+    scope: trio.CancelScope | None = None
     command_id: str | None = None
     state: str = "unknown"
     answer: dict[str, Any] = field(default_factory=dict)
-    result: bytes = b""
+    result_bytes: int | None = None
+    """Size of the result, once it is here."""
     last_error: ArcError | None = None
     doubt: bool = True
     """Whether the command may have been created although nobody told us."""
+
+    @contextmanager
+    def transfer(self, what: str, size: int | None) -> Iterator[Moved]:
+        """Shows a transfer on a terminal. While it moves, the time is not up."""
+        import trio
+
+        with Bars().bar(what, size) as shown:
+
+            def moved(count: int) -> None:
+                shown(count)
+                if self.scope is not None:
+                    self.scope.deadline = max(self.scope.deadline, trio.current_time() + self.timeout_seconds)
+
+            yield moved
 
 
 def call(  # noqa: PLR0913 - one parameter an option
@@ -73,6 +98,7 @@ def call(  # noqa: PLR0913 - one parameter an option
     key: str | None = None,
     deadline: str | None = None,
     no_wait: Annotated[bool, Parameter(name="--no-wait", negative="")] = False,
+    output: Path | None = None,
     json: Json = False,
     server: Server = DEFAULT_SERVER,
 ) -> int:
@@ -80,7 +106,8 @@ def call(  # noqa: PLR0913 - one parameter an option
 
     The result goes to stdout byte for byte (indented JSON on a terminal); an error answer goes to stderr, exit
     status 1. When the time is up the command lives on: exit status 3, and its id is told. Trouble on the way is
-    retried; the idempotency key makes that safe, also when you repeat the whole call with the same --key.
+    retried; the idempotency key makes that safe, also when you repeat the whole call with the same --key. Params above
+    150 000 bytes are uploaded, large results downloaded, both as streams.
 
     For example:
 
@@ -90,6 +117,8 @@ def call(  # noqa: PLR0913 - one parameter an option
 
         ./report.sh | arc-es call demo import - --key nightly-2026-03-01 > receipt.json
 
+        arc-es call demo video/scale @film.mp4 --timeout 3600 --output small.mp4
+
         id=$(arc-es call demo greet --no-wait); arc-es history $id
 
     Args:
@@ -97,49 +126,37 @@ def call(  # noqa: PLR0913 - one parameter an option
         command: Name of the command; no colon.
         params: JSON text, - for standard input, or @FILE; the last two are sent as they are.
         target: Which resource of the deployment; needed when there are several.
-        timeout: Seconds to wait.
+        timeout: Seconds to wait; the time in which a large body moves does not count.
         key: Idempotency key; a second call with the same key and params joins the first. Default: a random one.
         deadline: When the command expires if unanswered: 90s, 15m, 2h, 1d, or 2026-03-01T10:05:00Z.
         no_wait: Print the command id and leave.
-        json: Print one JSON object: commandId, state, attempt, and result, resultBase64 or error.
+        output: File for the result, replaced once all of it has come. Default: standard output.
+        json: Print one JSON object: commandId, state, attempt, and result, resultBase64, resultBytes or error.
         server: Which service.
     """
     from arc_es.client import ArcError
 
-    order = _Order(
-        deployment=deployment,
-        command=command,
-        params=_read_params(params),
-        target=target,
-        deadline=parse_deadline(deadline, datetime.now(UTC)) if deadline else None,
-        key=key if key is not None else str(uuid.uuid4()),
-        timeout_seconds=timeout,
-        wait=not no_wait,
-    )
-    try:
-        run_trio(_run, order, server)
-    except ArcError as error:
-        raise failure_of(error) from error
-    except KeyboardInterrupt:
-        complain("interrupted", advice=_later(order) if order.command_id else "")
-        return EXIT_INTERRUPTED
-    return _report(order, as_json=json)
-
-
-def _read_params(text: str) -> bytes:
-    try:
-        if text == "-":
-            return sys.stdin.buffer.read()
-        if text.startswith("@"):
-            return Path(text[1:]).read_bytes()
-    except OSError as error:
-        raise CommandFailure(f"{text}: cannot be read: {error.strerror}", exit_status=EXIT_USAGE) from error
-    try:
-        json_text.loads(text)
-    except ValueError as error:
-        advice = "quote it for the shell, or give bytes of any kind with - or @FILE"
-        raise CommandFailure(f"params are not JSON: {error}", advice=advice, exit_status=EXIT_USAGE) from error
-    return text.encode()
+    with params_file(params) as file:
+        order = _Order(
+            deployment=deployment,
+            command=command,
+            params=file,
+            target=target,
+            deadline=parse_deadline(deadline, datetime.now(UTC)) if deadline else None,
+            key=key if key is not None else str(uuid.uuid4()),
+            timeout_seconds=timeout,
+            wait=not no_wait,
+            held=BytesIO() if output is None and (json or sys.stdout.isatty()) else None,
+            output=output,
+        )
+        try:
+            run_trio(_run, order, server)
+        except ArcError as error:
+            raise failure_of(error) from error
+        except KeyboardInterrupt:
+            complain("interrupted", advice=_later(order) if order.command_id else "")
+            return EXIT_INTERRUPTED
+        return _report(order, as_json=json)
 
 
 async def _run(order: _Order, server: Server) -> None:
@@ -147,54 +164,86 @@ async def _run(order: _Order, server: Server) -> None:
     import trio
 
     async with server.client("call") as client:
-        with _spinner(order), trio.move_on_after(order.timeout_seconds):
+        with trio.move_on_after(order.timeout_seconds) as order.scope:
             await _create(order, client)
             if order.wait:
-                await _wait(order, client)
+                with _spinner(order):
+                    await _wait(order, client)
+                if order.state == "SUCCEEDED":
+                    await _fetch(order, client)
 
 
 async def _create(order: _Order, client: ArcClient) -> None:
-    from arc_es.client import retrying
+    from arc_es.client import FileBody, retrying
+    from arc_es.client.client import INLINE_PARAMS_BYTES_MAX
 
-    created = await retrying(
-        lambda: client.create(
-            order.deployment,
-            order.command,
-            order.params,
-            target_id=order.target,
-            deadline=order.deadline,
-            idempotency_key=order.key,
-        ),
-        on_retry=lambda error, _: _note(order, error),
-    )
+    size = FileBody(order.params).size
+    with order.transfer("uploading the params", size) as moved:
+        params = order.params.read() if size <= INLINE_PARAMS_BYTES_MAX else FileBody(order.params, moved)
+        created = await retrying(
+            lambda: client.create(
+                order.deployment,
+                order.command,
+                params,
+                target_id=order.target,
+                deadline=order.deadline,
+                idempotency_key=order.key,
+            ),
+            on_retry=lambda error, _: _note(order, error),
+        )
     order.command_id, order.state = created["commandId"], created["state"]
 
 
 async def _wait(order: _Order, client: ArcClient) -> None:
-    """Ask until the command is terminal, then fetch the result."""
+    """Ask until the command is terminal."""
     import trio
 
-    from arc_es.client import Backoff, retrying
+    from arc_es.client import Backoff
 
-    command_id, ends_at = str(order.command_id), trio.current_time() + order.timeout_seconds
+    ends_at = trio.current_time() + order.timeout_seconds
     pause, early = Backoff(initial_seconds=0.5, factor=1.5, max_seconds=_PAUSE_SECONDS_MAX), 0
     while True:
         asked_at = trio.current_time()
-        wait_seconds = max(1, int(min(_WAIT_SECONDS_MAX, ends_at - asked_at)))
-        order.answer = await retrying(
-            partial(client.status, command_id, wait_seconds=wait_seconds),
-            on_retry=lambda error, _: _note(order, error),
-        )
-        if order.answer["state"] in _TERMINAL:
-            break
-        order.state = order.answer["state"]
+        await _ask(order, client, wait_seconds=max(1, int(min(_WAIT_SECONDS_MAX, ends_at - asked_at))))
+        if order.state in _TERMINAL:
+            return
         if trio.current_time() - asked_at < _QUICK_SECONDS:
             early += 1
             await trio.sleep(pause.delay_seconds(early))
-    response = order.answer.get("response") or {}
-    if response.get("status") == "success":
-        order.result = await retrying(lambda: client.body(response["response"]))
+
+
+async def _ask(order: _Order, client: ArcClient, *, wait_seconds: int = 0) -> None:
+    from arc_es.client import retrying
+
+    order.answer = await retrying(
+        partial(client.status, str(order.command_id), wait_seconds=wait_seconds),
+        on_retry=lambda error, _: _note(order, error),
+    )
     order.state = order.answer["state"]
+
+
+async def _fetch(order: _Order, client: ArcClient) -> None:
+    """Write the result where it belongs."""
+    from arc_es.client import Sink, UrlRefused, retrying
+
+    def body() -> dict[str, Any]:
+        found: dict[str, Any] = order.answer["response"]["response"]
+        return found
+
+    async def save() -> None:
+        await retrying(lambda: client.save(body(), sink), on_retry=lambda error, _: _note(order, error))
+
+    with (
+        nullcontext(order.held) if order.held is not None else result_file(order.output) as file,
+        order.transfer("downloading the result", body().get("size")) as moved,
+    ):
+        sink = Sink(file, moved)
+        try:
+            await save()
+        except UrlRefused:  # it lives for an hour, which retries can outlast; the next status brings a fresh one
+            await _ask(order, client)
+            await save()
+    order.result_bytes = sink.size
 
 
 def _note(order: _Order, error: ArcError) -> None:
@@ -231,8 +280,12 @@ def _report(order: _Order, *, as_json: bool) -> int:
             print(order.command_id)
         return 0
     if order.state == "SUCCEEDED":
-        if not as_json:
-            _print_result(order.result)
+        if order.result_bytes is None:
+            advice = f"fetch it with the same call and --key {order.key}"
+            complain(f"command {order.command_id} succeeded, but its result did not come in time", advice=advice)
+            return EXIT_TIMEOUT
+        if order.held is not None and not as_json:
+            _print_result(order.held.getvalue())
         return 0
     if order.state not in _TERMINAL:
         message = f"no result within {order.timeout_seconds:g} s: command {order.command_id} is {order.state}"
@@ -262,7 +315,7 @@ def _summary(order: _Order) -> dict[str, Any]:
     if response.get("status") == "error":
         summary["error"] = {name: response[name] for name in ("code", "message", "details") if response.get(name)}
     elif order.state == "SUCCEEDED":
-        summary |= _result_fields(order.result)
+        summary |= {"resultBytes": order.result_bytes} if order.held is None else _result_fields(order.held.getvalue())
     return summary
 
 
@@ -276,10 +329,7 @@ def _result_fields(result: bytes) -> dict[str, Any]:
 
 
 def _print_result(result: bytes) -> None:
-    if not sys.stdout.isatty():
-        sys.stdout.buffer.write(result)
-        sys.stdout.buffer.flush()
-        return
+    """On a terminal."""
     try:
         print_json(json_text.loads(result))
     except ValueError:

@@ -11,15 +11,17 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import trio
 
 from arc_es import __version__
 from arc_es.cli.options import EXIT_FAILED, failure_of
 from arc_es.cli.output import complain, print_json, printable
-from arc_es.cli.program import OUTPUT_BYTES_MAX, Outcome, run_program
-from arc_es.client import ArcClient, ArcError, Backoff, Lease, retrying
+from arc_es.cli.program import OUTPUT_BYTES_MAX, Outcome, output_file, run_program
+from arc_es.cli.transfers import Bars
+from arc_es.client import ArcClient, ArcError, Backoff, FileBody, Lease, Sink, retrying
 from arc_es.domain.ids import Target
 
 POLL_SECONDS: Final = 30
@@ -60,6 +62,7 @@ class Worker:
         self._client = client
         self._settings = settings
         self._running: set[str] = set()
+        self._bars = Bars()
         self._freed = trio.Event()
         self._polling = trio.CancelScope()
         self._working = trio.CancelScope()
@@ -155,7 +158,8 @@ class Worker:
     async def _job(self, lease: Lease, received_at: float) -> None:
         done = False
         try:
-            response = await self._respond(lease, received_at)
+            with output_file() as output:
+                response = await self._respond(lease, received_at, output)
             await self._submit(lease, response, trio.current_time() - received_at)
             done = True
         finally:  # not `except Cancelled`: out of a nursery it comes as a group
@@ -165,15 +169,16 @@ class Worker:
             self._running.discard(lease.command_id)
             self._freed.set()
 
-    async def _respond(self, lease: Lease, received_at: float) -> Response:
+    async def _respond(self, lease: Lease, received_at: float, output: BinaryIO) -> Response:
         """Run the program; its answer, inline or uploaded."""
         end = budget_end(lease)
         ends_at = received_at + (end - lease.server_time).total_seconds()
         try:
-            with trio.fail_at(ends_at):
-                params = await retrying(lambda: self._client.body(lease.params))
-            environ = _environ(lease, end)
-            outcome = await run_program(self._settings.program, params, environ, ends_at - trio.current_time())
+            with TemporaryFile() as params:
+                with trio.fail_at(ends_at):
+                    await self._fetch(lease, params)
+                seconds, environ = ends_at - trio.current_time(), _environ(lease, end)
+                outcome = await run_program(self._settings.program, params, output, environ, seconds)
         except trio.TooSlowError:
             return _error("HANDLER_TIMEOUT", "The params did not arrive in time")
         except ArcError as error:
@@ -183,17 +188,28 @@ class Worker:
             return _error("PROGRAM_NOT_STARTED", f"{self._settings.program[0]}: {error.strerror}")
         if outcome.exit_status != 0:
             return _failure(outcome, self._settings.program[0])
-        return await self._success(lease, bytes(outcome.output))
+        return await self._success(lease, output)
 
-    async def _success(self, lease: Lease, output: bytes) -> Response:
-        if len(output) <= lease.inline_bytes_max:
-            body: Response = {"mode": "inline", "inlineBase64": base64.b64encode(output).decode()}
+    async def _fetch(self, lease: Lease, file: BinaryIO) -> None:
+        """Write the params to a file, and go back to its start."""
+        with self._bars.bar(f"params of {lease.command_id}", lease.params.get("size")) as moved:
+            sink = Sink(file, moved)
+            await retrying(lambda: self._client.save(lease.params, sink))
+        file.seek(0)
+
+    async def _success(self, lease: Lease, output: BinaryIO) -> Response:
+        size = output.tell()
+        output.seek(0)
+        if size <= lease.inline_bytes_max:
+            body: Response = {"mode": "inline", "inlineBase64": base64.b64encode(output.read()).decode()}
             return {"status": "success", "response": body}
         try:
-            await self._insisting(lambda: self._client.put_object(lease.upload_request, output))
-        except ArcError as error:
-            return _error("STORAGE_OPERATION_FAILED", f"The result of {len(output)} bytes was not taken: {error}")
-        return {"status": "success", "response": {"mode": "storage", "size": len(output), "storagePutUsed": True}}
+            with self._bars.bar(f"result of {lease.command_id}", size) as moved:
+                content = FileBody(output, moved)
+                await self._insisting(lambda: self._client.put_object(lease.upload_request, content))
+        except (ArcError, OSError) as error:
+            return _error("STORAGE_OPERATION_FAILED", f"The result of {size} bytes was not taken: {error}")
+        return {"status": "success", "response": {"mode": "storage", "size": size, "storagePutUsed": True}}
 
     async def _submit(self, lease: Lease, response: Response, seconds: float) -> None:
         outcome = "succeeded" if response["status"] == "success" else "failed"
@@ -262,6 +278,8 @@ def _environ(lease: Lease, end: datetime) -> dict[str, str]:
 def _failure(outcome: Outcome, program: str) -> Response:
     if outcome.too_long:
         return _error("OUTPUT_TOO_LARGE", f"{program} printed more than {OUTPUT_BYTES_MAX} bytes")
+    if outcome.unkept:
+        return _error("OUTPUT_NOT_KEPT", f"what {program} printed could not be kept: {outcome.unkept}")
     if outcome.exit_status is None:
         return _error("HANDLER_TIMEOUT", f"{program} did not end in time")
     told = outcome.stderr_tail.decode(errors="replace").strip()

@@ -60,6 +60,13 @@ class BadAnswer(ArcError):
         super().__init__(message, status=status, code="BAD_ANSWER", retryable=retryable)
 
 
+class UrlRefused(ArcError):
+    """A signed storage URL was refused: it has expired, or it was changed on its way. Ask for a fresh one."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"{where} refused the signed URL of a body", status=403, code="URL_REFUSED")
+
+
 def is_temporary(status: int) -> bool:
     """Whether a status of unknown origin (a proxy, say) is worth another try."""
     return status in _TEMPORARY or (status >= 500 and status != _NOT_IMPLEMENTED)  # noqa: PLR2004 - the 5xx class

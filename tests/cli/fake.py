@@ -91,9 +91,8 @@ def serving(fake: FakeService, port: int = 0) -> Iterator[FakeService]:
                 content = json.dumps(answer.body).encode()
             self.send_response_only(answer.status)
             usual = {"Date": self.date_time_string(), "Content-Type": "application/json"}
-            for name, value in {**usual, **answer.headers}.items():
+            for name, value in {**usual, "Content-Length": str(len(content)), **answer.headers}.items():
                 self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 

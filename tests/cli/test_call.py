@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Arc, started
+from tests.cli.conftest import Arc, command, environ, started
 from tests.cli.fake import Answer, FakeService, problem
 
 ID = "cmd_1"
@@ -138,23 +138,138 @@ def test_no_wait_prints_the_id_only(arc: Arc, fake: FakeService) -> None:
     assert len(fake.requests) == 1
 
 
-def test_large_params_are_uploaded_without_the_token(arc: Arc, fake: FakeService) -> None:
-    big = b"x" * 1_600_000
-    backend = {"type": "http", "url": f"{fake.url}/storage/p?signature=s", "method": "PUT", "headers": {}}
-    upload = {"putRequest": {"backend": backend}}
-    fake.on(
-        "POST /v1/commands",
-        Answer(200, {"commandId": ID, "state": "PENDING_UPLOAD", "next": "upload", "storageUpload": upload}),
-    )
+def presigned(fake: FakeService, path: str, method: str) -> dict[str, Any]:
+    return {"backend": {"type": "http", "url": f"{fake.url}{path}", "method": method, "headers": {}}}
+
+
+def awaiting_upload(fake: FakeService, path: str = "/storage/p?signature=s") -> Answer:
+    upload = {"putRequest": presigned(fake, path, "PUT")}
+    return Answer(200, {"commandId": ID, "state": "PENDING_UPLOAD", "next": "upload", "storageUpload": upload})
+
+
+def stored(fake: FakeService, size: int, path: str = "/storage/r?signature=s") -> Answer:
+    request = presigned(fake, path, "GET")
+    body = {"mode": "storage", "size": size, "storageGetRequest": request, "storagePutUsed": True}
+    return status("SUCCEEDED", {"status": "success", "response": body})
+
+
+def test_large_params_are_uploaded_without_the_token(arc: Arc, fake: FakeService, tmp_path: Path) -> None:
+    big = b"x" * 150_001
+    (tmp_path / "big").write_bytes(big)
+    fake.on("POST /v1/commands", lambda _: awaiting_upload(fake))
     fake.on("PUT /storage/p", Answer(200))
     fake.on(f"POST /v1/commands/{ID}/upload-complete", Answer(200, {"commandId": ID, "state": "PENDING"}))
     fake.on(f"GET /v1/commands/{ID}", success(b"{}"))
-    done = arc("call", "demo", "greet", "-", "--url", fake.url, "--token", "t0k", stdin=big)
-    assert (done.returncode, done.stdout) == (0, b"{}")
-    put = fake.asked("PUT /storage/p")[0]
-    assert (put.body, put.query) == (big, "signature=s")
-    assert "authorization" not in put.headers
-    assert fake.asked(".*upload-complete")[0].json() == {"size": len(big)}
+    for params in ("-", "@big"):
+        done = arc("call", "demo", "greet", params, "--url", fake.url, "--token", "t0k", stdin=big)
+        assert (done.returncode, done.stdout) == (0, b"{}")
+    for put in fake.asked("PUT /storage/p"):
+        assert (put.body, put.query, put.headers["content-length"]) == (big, "signature=s", "150001")
+        assert "authorization" not in put.headers
+    assert fake.asked("POST /v1/commands")[0].json()["params"] == {"mode": "storage", "size": len(big)}
+    assert [asked.json() for asked in fake.asked(".*upload-complete")] == [{"size": len(big)}] * 2
+
+
+def test_params_up_to_the_limit_travel_inline(arc: Arc, fake: FakeService) -> None:
+    accepting(fake, success(b"{}"))
+    assert arc("call", "demo", "greet", "-", "--url", fake.url, stdin=b"x" * 150_000).returncode == 0
+    assert fake.asked("POST /v1/commands")[0].json()["params"]["mode"] == "inline"
+
+
+def test_a_refused_upload_url_is_asked_for_again(arc: Arc, fake: FakeService) -> None:
+    paths = iter(["/storage/old", "/storage/new"])
+    fake.on("POST /v1/commands", lambda _: awaiting_upload(fake, next(paths)))
+    fake.on("PUT /storage/old", problem(403, "FORBIDDEN", retryable=False))
+    fake.on("PUT /storage/new", Answer(200))
+    fake.on(f"POST /v1/commands/{ID}/upload-complete", Answer(200, {"commandId": ID, "state": "PENDING"}))
+    done = arc("call", "demo", "greet", "-", "--no-wait", "--url", fake.url, stdin=b"x" * 200_000)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"cmd_1\n", b"")
+    assert len({request.json()["idempotencyKey"] for request in fake.asked("POST /v1/commands")}) == 1
+
+
+def test_an_upload_url_that_is_always_refused_is_told(arc: Arc, fake: FakeService) -> None:
+    fake.on("POST /v1/commands", lambda _: awaiting_upload(fake))
+    fake.on("PUT /storage/p", problem(403, "FORBIDDEN", retryable=False))
+    done = arc("call", "demo", "greet", "-", "--no-wait", "--url", fake.url, stdin=b"x" * 200_000)
+    assert (done.returncode, done.stderr.count(b"\n"), b"URL_REFUSED" in done.stderr) == (1, 1, True)
+
+
+def test_what_another_call_has_uploaded_already_is_not_uploaded_again(arc: Arc, fake: FakeService) -> None:
+    answers = iter([awaiting_upload(fake), CREATED])
+    fake.on("POST /v1/commands", lambda _: next(answers))
+    fake.on("PUT /storage/p", problem(409, "CONFLICT", retryable=False))
+    done = arc("call", "demo", "greet", "-", "--no-wait", "--url", fake.url, stdin=b"x" * 200_000)
+    assert (done.returncode, done.stdout) == (0, b"cmd_1\n")
+
+
+def test_a_stored_result_is_downloaded_without_the_token(arc: Arc, fake: FakeService, tmp_path: Path) -> None:
+    raw = bytes(range(256)) * 800
+    fake.on("POST /v1/commands", CREATED)
+    fake.on(f"GET /v1/commands/{ID}", lambda _: stored(fake, len(raw)))
+    fake.on("GET /storage/r", Answer(200, raw))
+    piped = arc("call", "demo", "greet", "--url", fake.url, "--token", "t0k")
+    assert (piped.returncode, piped.stdout, piped.stderr) == (0, raw, b"")
+    filed = arc("call", "demo", "greet", "--output", "r.bin", "--json", "--url", fake.url, "--token", "t0k")
+    assert json.loads(filed.stdout)["resultBytes"] == len(raw)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("r.bin", raw)]
+    assert [request.query for request in fake.asked("GET /storage/r")] == ["signature=s"] * 2
+    assert not any("authorization" in request.headers for request in fake.asked("GET /storage/r"))
+
+
+def test_a_refused_download_url_is_asked_for_again(arc: Arc, fake: FakeService) -> None:
+    paths = iter(["/storage/old", "/storage/new"])
+    fake.on("POST /v1/commands", CREATED)
+    fake.on(f"GET /v1/commands/{ID}", lambda _: stored(fake, 3, next(paths)))
+    fake.on("GET /storage/old", problem(403, "FORBIDDEN", retryable=False))
+    fake.on("GET /storage/new", Answer(200, b"abc"))
+    done = arc("call", "demo", "greet", "--url", fake.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"abc", b"")
+
+
+def test_a_download_that_breaks_goes_on_where_it_was(arc: Arc, fake: FakeService) -> None:
+    raw = bytes(range(256)) * 800
+    answers = iter([Answer(200, raw[:70_000], {"Content-Length": str(len(raw)), "Connection": "close"})])
+    fake.on("POST /v1/commands", CREATED)
+    fake.on(f"GET /v1/commands/{ID}", lambda _: stored(fake, len(raw)))
+    fake.on("GET /storage/r", lambda _: next(answers, Answer(200, raw)))
+    done = arc("call", "demo", "greet", "--url", fake.url)
+    assert (done.returncode, done.stdout == raw, b"trying again" in done.stderr) == (0, True, True)
+
+
+def test_a_failed_call_leaves_the_output_file_as_it_was(arc: Arc, fake: FakeService, tmp_path: Path) -> None:
+    (tmp_path / "r").write_bytes(b"before")
+    fake.on("POST /v1/commands", CREATED)
+    fake.on(f"GET /v1/commands/{ID}", lambda _: stored(fake, 3))
+    fake.on("GET /storage/r", problem(404, "OBJECT_NOT_FOUND", retryable=False))
+    done = arc("call", "demo", "greet", "--output", "r", "--url", fake.url)
+    assert (done.returncode, b"OBJECT_NOT_FOUND" in done.stderr) == (1, True)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("r", b"before")]
+
+
+def test_a_result_that_does_not_come_in_time_is_not_called_a_failure(arc: Arc, fake: FakeService) -> None:
+    fake.on("POST /v1/commands", CREATED)
+    fake.on(f"GET /v1/commands/{ID}", lambda _: stored(fake, 3))
+    fake.on("GET /storage/r", problem(503, "STORAGE_OPERATION_FAILED", retryable=True))
+    done = arc("call", "demo", "greet", "--key", "k1", "--timeout", "0.5", "--url", fake.url)
+    assert (done.returncode, b"succeeded" in done.stderr, b"--key k1" in done.stderr) == (3, True, True)
+
+
+def test_output_that_cannot_be_written_is_told(arc: Arc, fake: FakeService) -> None:
+    accepting(fake, success(b"{}"))
+    done = arc("call", "demo", "greet", "--output", "no/such/folder", "--url", fake.url)
+    assert (done.returncode, done.stderr.count(b"\n"), b"cannot be written" in done.stderr) == (1, 1, True)
+
+
+@pytest.mark.slow
+def test_params_from_a_pipe_are_uploaded(fake: FakeService) -> None:
+    fake.on("POST /v1/commands", lambda _: awaiting_upload(fake))
+    fake.on("PUT /storage/p", Answer(200))
+    fake.on(f"POST /v1/commands/{ID}/upload-complete", Answer(200, {"commandId": ID, "state": "PENDING"}))
+    line = [*command("call", "demo", "greet", "-", "--no-wait", "--url", fake.url)]
+    big = bytes(range(256)) * 8_000
+    done = subprocess.run(line, input=big, env=environ(), capture_output=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"cmd_1\n", b"")
+    assert fake.asked("PUT /storage/p")[0].body == big
 
 
 def test_wrong_usage_is_one_line_and_status_2(arc: Arc) -> None:

@@ -127,6 +127,41 @@ def test_large_result_is_uploaded_first(arc: Arc, fake: FakeService) -> None:
     assert response["response"] == {"mode": "storage", "size": 150_001, "storagePutUsed": True}
 
 
+def test_stored_params_are_downloaded_relative_to_the_lease_endpoint(arc: Arc, fake: FakeService) -> None:
+    raw = bytes(range(256)) * 800
+    backend = {"type": "http", "url": "../storage/p?signature=s", "method": "GET", "headers": {}}
+    request = {"backend": backend, "expiration": stamp(3600), "operation": "get", "path": "p"}
+    params = {"mode": "storage", "size": len(raw), "storageGetRequest": request, "storagePutUsed": True}
+    offering(fake)
+    left = [lease() | {"envelope": lease()["envelope"] | {"params": params}}]
+    fake.on("POST /prefix/v1/commands/leases", lambda _: Answer(200, {"leases": [left.pop()] if left else []}))
+    fake.on("GET /prefix/v1/storage/p", Answer(200, raw))
+    fake.on("PUT /prefix/v1/.*", Answer(200))
+    url = f"{fake.url}/prefix"
+    done = arc("work", "demo", "greeter", "--once", "--url", url, "--token", "t0k", "--", "cat")
+    assert done.returncode == 0, done.stderr
+    (download,) = fake.asked("GET /prefix/v1/storage/p")
+    assert (download.query, "authorization" in download.headers) == ("signature=s", False)
+    assert fake.asked("PUT /prefix/v1/storage/cmd_1")[0].body == raw
+
+
+def test_an_upload_that_fails_is_repeated_whole(arc: Arc, fake: FakeService) -> None:
+    offering(fake, lease())
+    answers = iter([problem(503, "STORAGE_OPERATION_FAILED", retryable=True), Answer(502, b"<html>")])
+    fake.on("PUT /v1/storage/cmd_1", lambda _: next(answers, Answer(200)))
+    status, response = once(fake, arc, "head", "-c", "2000000", "/dev/zero")
+    assert (status, response["response"]["size"]) == (0, 2_000_000)
+    assert [len(upload.body) for upload in fake.asked("PUT /v1/storage/cmd_1")] == [2_000_000] * 3
+
+
+def test_a_result_that_storage_refuses_is_an_error_answer(arc: Arc, fake: FakeService) -> None:
+    offering(fake, lease())
+    fake.on("PUT /v1/storage/cmd_1", problem(413, "PAYLOAD_TOO_LARGE", retryable=False))
+    status, response = once(fake, arc, "head", "-c", "150001", "/dev/zero")
+    assert (status, response["code"]) == (1, "STORAGE_OPERATION_FAILED")
+    assert "PAYLOAD_TOO_LARGE" in response["message"]
+
+
 def test_bad_params_are_answered(arc: Arc, fake: FakeService) -> None:
     offering(fake, lease(params=b"") | {})
     fake.on(LEASE, Answer(200, {"leases": [lease(params=b"x") | bad_params()]}))
