@@ -204,10 +204,7 @@ def _checked(config: Config) -> Config:
     if config.public_url is not None and not _PUBLIC_URL.fullmatch(config.public_url):
         raise ConfigError(f"public_url must be like https://example.org/arc, without query, not {config.public_url!r}")
     _check_body_store(config)
-    if config.push not in PUSHERS:
-        raise ConfigError(f"push must be one of {', '.join(PUSHERS)}, not {config.push!r}")
-    if config.pushes_per_target_max < 1 or config.pushes_max < 1:
-        raise ConfigError("pushes_per_target_max and pushes_max must be at least 1; push = null sends nothing")
+    _check_push(config)
     if config.workers != 1:
         raise ConfigError("workers: this version runs one process; leave --workers at 1")
     if config.replicas not in (1, 3):
@@ -215,6 +212,13 @@ def _checked(config: Config) -> Config:
     if config.replicas == 3 and config.nats_url is None:  # noqa: PLR2004 - the two legal numbers of replicas
         raise ConfigError("replicas = 3 needs a cluster: name it with --nats-url")
     return config
+
+
+def _check_push(config: Config) -> None:
+    if config.push not in PUSHERS:
+        raise ConfigError(f"push must be one of {', '.join(PUSHERS)}, not {config.push!r}")
+    if config.pushes_per_target_max < 1 or config.pushes_max < 1:
+        raise ConfigError("pushes_per_target_max and pushes_max must be at least 1; push = null sends nothing")
 
 
 def _check_body_store(config: Config) -> None:

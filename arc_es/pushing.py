@@ -11,10 +11,11 @@ wait for themselves.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import orjson
@@ -40,6 +41,8 @@ REST_SECONDS: Final = 1.0
 """When a command is looked at again that could not be pushed because the journal or the body store had trouble."""
 RESTING_PER_TARGET_MAX: Final = 100
 """So many commands of one target rest because of trouble; then the others of this target wait, too."""
+QUIET_SECONDS: Final = 60.0
+"""The log tells of such trouble once in so long a time for each target."""
 REPORT_SECONDS_MAX: Final = 30.0
 REPORT_RETRY_SECONDS: Final = 0.2
 """A rejection that cannot be recorded is tried again, for so long; then the delivery lease sees to the command."""
@@ -64,6 +67,13 @@ class _Lane:
     running: int = 0
     resting: int = 0
     answers: bool = True
+    quiet_until: float = -math.inf
+
+    def complain(self, trouble: Exception) -> None:
+        """Log a trouble that delays pushes, now and then: it may last, and concern many commands."""
+        if trio.current_time() >= self.quiet_until:
+            log.warning("Cannot push to %s of %s now, will try again: %s", self.target_id, self.deployment_id, trouble)
+            self.quiet_until = trio.current_time() + QUIET_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +166,9 @@ class Pushing:
         self._nudged.set()
 
     async def drained(self) -> None:
-        """Wait until no push is under way any more."""
-        await self._ended.wait()
+        """Wait, after `drain`, until no push is under way any more."""
+        if self._underway:
+            await self._ended.wait()
 
     # --- whose turn it is
 
@@ -236,12 +247,13 @@ class Pushing:
         except Rejected:
             return True  # it was answered, cancelled, or pushed by another node a moment ago
         except (JournalError, Overloaded, BodyStoreError) as trouble:
-            log.warning("Cannot push %s now, will try again: %s", command_id, trouble)
+            lane.complain(trouble)
             return False
         if granted is not None:
             outcome = await sending.send(granted, target, lease_seconds)
             lane.answers = outcome.result != "unclear"
-            log.info("Push of %s, attempt %d: %s %s", command_id, granted.attempt, outcome.result, outcome.reason)
+            level = logging.DEBUG if outcome.result == "accepted" else logging.INFO
+            log.log(level, "Push of %s, attempt %d: %s, %s", command_id, granted.attempt, *astuple(outcome))
             if outcome.result == "rejected":
                 await self._report(granted, outcome.reason)
         return True

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +25,7 @@ RETRY_SECONDS = 0.05
 """Between two looks at what another process does."""
 SHORT_DELIVERY_LEASE = "from arc_es.domain import limits; limits.DELIVERY_LEASE_EXTRA_SECONDS = 1"
 """Nobody wants to wait for 61 s, the shortest delivery lease there is: the process gets a shorter one as it starts."""
+WORKER = re.compile(r"<!-- worker -->\n```python\n(.*?)```\n<!-- end of worker -->", re.DOTALL)
 
 
 @asynccontextmanager
@@ -196,3 +201,47 @@ async def one_quick(client: Client) -> None:
     assert created["state"] in ("DISPATCHED", "SUCCEEDED")
     status = await client.call("GET", f"/v1/commands/{created['commandId']}?waitSeconds=30")
     assert status.json["state"] == "SUCCEEDED"
+
+
+@pytest.mark.slow
+async def test_the_worker_of_the_how_to_works(tmp_path: Path) -> None:
+    found = WORKER.search((ROOT / "docs/howto/push-targets.md").read_text("utf-8"))
+    assert found, "the how-to has no worker between its markers"
+    (tmp_path / "worker.py").write_text(found[1])
+    with trio.fail_after(SECONDS_MAX):
+        async with pushing(tmp_path) as service:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "worker.py"],
+                cwd=tmp_path,
+                env={**os.environ, "WORKER_PORT": "0", "WORKER_TOKEN": "a-token"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            try:
+                assert process.stdout is not None
+                ready = await process.stdout.receive_some()
+                await use_worker(service, f"http://127.0.0.1:{int(ready.split()[-1])}/commands")
+            finally:
+                process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
+                    if process.stdout is not None:
+                        await process.stdout.aclose()
+
+
+async def use_worker(service: ServiceProcess, url: str) -> None:
+    """It adds; it answers what it cannot do; it takes nobody else's commands."""
+    targets = [
+        {"resourceId": name, "resourceType": "worker", "push": {"url": url, "token": token}}
+        for name, token in (("w", "a-token"), ("wrong", "another"))
+    ]
+    params = {"mode": "inline", "inlineBase64": base64.b64encode(b"[1, 2, 3]").decode()}
+    async with service.client() as client:
+        await client.call("PUT", "/v1/deployments/e2e", {"model": "push", "targets": targets})
+        ends = []
+        for target, command in (("w", "add"), ("w", "multiply"), ("wrong", "add")):
+            body = create_body(target, command=command, params=params)
+            command_id = (await client.call("POST", "/v1/commands", body)).json["commandId"]
+            ends.append((await client.call("GET", f"/v1/commands/{command_id}?waitSeconds=30")).json["response"])
+    assert base64.b64decode(ends[0]["response"]["inlineBase64"]) == b"6"
+    assert [end["code"] for end in ends[1:]] == ["HANDLER_ERROR", "DELIVERY_FAILED"]
