@@ -19,7 +19,10 @@ from arc_es.ports import Clock, JournalError, Overloaded, ReadModels
 BATCH_MAX: Final = 500
 SLEEP_SECONDS_MAX: Final = 0.5
 """Also without anything due: a wall clock that was set forward is noticed within this time."""
-TROUBLE_SECONDS: Final = 0.1
+BUSY_SECONDS: Final = 0.1
+"""Before the next look at commands that somebody has a turn of."""
+TROUBLE_SECONDS_MAX: Final = 1.0
+"""Before the next try while the journal is full or away; at first as short as for busy commands."""
 
 log = logging.getLogger("arc_es.ticker")
 
@@ -35,6 +38,7 @@ class Ticker:
         self._nudged = trio.Event()
         self._sleeping_until: Micros = 0
         self._reported = ""
+        self._pause_seconds = BUSY_SECONDS
 
     def nudge(self) -> None:
         """Look again if something is due earlier than the planned end of sleep."""
@@ -66,7 +70,7 @@ class Ticker:
             for command_id in queue.wake_delayed(now):
                 self._on_leasable(command_id)
         if not await self.tick_due(now):
-            await trio.sleep(TROUBLE_SECONDS)
+            await trio.sleep(self._pause_seconds)
 
     async def tick_due(self, now: Micros) -> bool:
         """Apply all lease ends and deadlines that are due at `now`, in batches; False if some have to wait.
@@ -81,10 +85,12 @@ class Ticker:
                 del waiting[-len(ids) :]
                 waiting.extend(command_id for command_id, row in zip(ids, done, strict=True) if row is None)
             self._reported = ""
+            self._pause_seconds = BUSY_SECONDS
         except (JournalError, Overloaded) as trouble:
             if str(trouble) != self._reported:
                 log.warning("Cannot apply due changes now, will try again: %s", trouble)
             self._reported = str(trouble)
+            self._pause_seconds = min(2 * self._pause_seconds, TROUBLE_SECONDS_MAX)
         finally:
             self._models.due.put_back(waiting)
         return not waiting

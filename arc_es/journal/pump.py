@@ -180,6 +180,7 @@ class Pump:
             now = trio.current_time()
             if self._flight is not None and self._flight.since < now - APPEND_SECONDS:
                 self._give_up(self._flight)
+                self._watch.answered(answered=False)
             while self._calls and self._calls[0].since < now - QUEUE_SECONDS:
                 self._refuse(self._calls.popleft(), "NATS is too slow; the message was not sent")
 
@@ -299,6 +300,7 @@ class Pump:
             flight.left.remove(item)
             if isinstance(outcome, int):
                 self._watch.known_end = max(self._watch.known_end, outcome)
+                self._watch.answered(answered=True)
             call = item.call
             call.outcomes[item.index] = outcome
             call.left -= 1

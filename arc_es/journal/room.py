@@ -70,8 +70,8 @@ class Room:
         return any(4 * self._appended_bytes > bound.left_bytes for bound in self._bounds)
 
     def fits(self, size_bytes: int) -> bool:
-        """Whether so much may be appended at all."""
-        wanted = self._appended_bytes + size_bytes
+        """Whether so much may be appended at all. It may be stored twice: a batch is staged before it is committed."""
+        wanted = self._appended_bytes + 2 * size_bytes
         return all(not bound.hard or bound.left_bytes - bound.margin_bytes >= wanted for bound in self._bounds)
 
     @property

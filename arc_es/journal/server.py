@@ -124,6 +124,10 @@ class EmbeddedServer:
         self._changed.set()
         self._changed = trio.Event()
 
+    def restart(self) -> None:
+        """Have the present child end; `supervise` starts another. What was acknowledged has been fsynced."""
+        self._child.kill()
+
     async def start(self) -> None:
         """Wait until JetStream of the first child answers.
 

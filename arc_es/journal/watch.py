@@ -25,6 +25,8 @@ LOOK_SECONDS: Final = 5.0
 """Between two looks when little happens."""
 LOOK_SECONDS_MIN: Final = 0.2
 """Between two looks when much happens near a limit."""
+UNANSWERED_MAX: Final = 2
+"""Groups of appends in a row left unanswered by a server that answers all else: it does not write any more."""
 BEHIND_SECONDS_MAX: float = 15.0
 """How long a stream with replicas may seem to have lost messages: a deposed leader does not know it yet."""
 
@@ -33,10 +35,14 @@ log = logging.getLogger("arc_es.nats")
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Where our own server stores. bytes_max: its max_file_store. free_bytes: asks the file system."""
+    """Where our own server stores. bytes_max: its max_file_store. free_bytes: asks the file system.
+
+    restart: has the server end and start again.
+    """
 
     bytes_max: int
     free_bytes: Callable[[], int]
+    restart: Callable[[], None] | None = None
 
 
 class StreamWatch:
@@ -51,6 +57,7 @@ class StreamWatch:
         self._look_now = trio.Event()
         self._behind_since: float | None = None
         self._spacious = True
+        self._unanswered = 0
         self.known_end = 0
         """The highest position that we know to be stored."""
         self.known: tuple[int, bytes] = (0, b"")
@@ -78,7 +85,14 @@ class StreamWatch:
         if self._room.stale:
             self._look_now.set()
 
+    def answered(self, *, answered: bool) -> None:
+        """A group of appends has got its answers, or will not get them."""
+        self._unanswered = 0 if answered else self._unanswered + 1
+        if self._unanswered >= UNANSWERED_MAX:
+            self._look_now.set()
+
     def _lost(self) -> None:
+        self._unanswered = 0
         self._checked = trio.Event()
         self._look_now.set()
 
@@ -112,6 +126,7 @@ class StreamWatch:
         except JournalUnavailable:
             return
         self._tell()
+        self._thaw()
         checked.set()  # of the connection that was asked; there may be another by now
 
     async def _is_ours(self, info: dict[str, Any], known: tuple[int, bytes], known_end: int) -> bool:
@@ -151,6 +166,14 @@ class StreamWatch:
             bounds.append(Bound(self._disk.bytes_max, used, hard=True))
             bounds.append(Bound(used + self._disk.free_bytes(), used, hard=True))
         return bounds
+
+    def _thaw(self) -> None:
+        """nats-server freezes a stream that it once could not write, until it is started again (2.15.1)."""
+        restart = self._disk.restart if self._disk is not None else None
+        if restart is not None and self._unanswered >= UNANSWERED_MAX and self._room.fits(0):
+            log.warning("nats-server answers, but stores nothing any more: it is started again")
+            self._unanswered = 0
+            restart()
 
     def _tell(self) -> None:
         spacious = self._room.spacious

@@ -138,3 +138,18 @@ async def test_a_closed_journal_ends_the_trying() -> None:
     journal.close()
     with pytest.raises(JournalClosed):
         await Committer(journal, SECONDS_MAX).commit([append("a")])
+
+
+async def test_a_journal_that_closes_meanwhile_comes_out_bare() -> None:
+    """Not in a group, which nobody would look into."""
+    journal = Scripted(Fault.LOST_SEND)
+    with trio.move_on_after(3 * SECONDS_MAX):
+        async with trio.open_nursery() as nursery:
+
+            async def close() -> None:
+                await trio.sleep(1)
+                journal.close()
+
+            nursery.start_soon(close)
+            with pytest.raises(JournalClosed):
+                await Committer(journal, SECONDS_MAX).commit([append("a"), append("b", command_id="cmd_2")])

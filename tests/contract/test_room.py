@@ -43,8 +43,8 @@ def test_a_head_room_that_is_set_counts_alone() -> None:
 
 def test_a_hard_bound_is_not_reached() -> None:
     near = room(20 * MIB, 18 * MIB, hard=True)
-    assert near.fits(MIB)
-    assert not near.fits(MIB + 1)
+    assert near.fits(MIB // 2)
+    assert not near.fits(MIB // 2 + 1)
     near.appended(MIB)
     assert not near.fits(1)
     assert room(20 * MIB, 20 * MIB).fits(MIB), "the server itself refuses there, and cleanly"

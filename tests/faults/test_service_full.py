@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ STORE_BYTES = 6 * 1024 * 1024
 PARAMS = {"mode": "inline", "inlineBase64": base64.b64encode(b"p" * 6_000).decode()}
 SUCCESS = {"status": "success", "response": {"mode": "inline", "inlineBase64": "e30="}}
 CALLERS = 8
+DISK_BYTES = 24 * 1024 * 1024
 
 
 @asynccontextmanager
@@ -165,3 +167,48 @@ async def test_when_even_the_head_room_is_gone_answers_are_kept_by_their_agents(
 async def state(client: Client, command_id: str) -> str:
     found: str = (await client.call("GET", f"/commands/{command_id}")).json["state"]
     return found
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A data directory with a file system of its own, of `DISK_BYTES`."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    if subprocess.run(mounting, check=False, capture_output=True).returncode != 0:
+        pytest.skip("we may not mount anything here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+async def test_a_disk_that_somebody_else_fills(small_disk: Path) -> None:
+    """nats-server freezes a stream that it once could not write. When there is room again, all goes on by itself."""
+    filler = small_disk / "filler"
+    async with service(small_disk, ARC_APPEND_SECONDS_MAX="1") as running, running.client() as client:
+        kept = [(await client.call("POST", "/commands", create_body("t", idempotencyKey="k0"))).json["commandId"]]
+        with suppress(OSError):
+            filler.write_bytes(b"x" * DISK_BYTES)
+        statuses = []
+        for number in range(1, 300):
+            answer = await client.call("POST", "/commands", create_body("t", idempotencyKey=f"k{number}"))
+            statuses.append(answer.status)
+            if answer.status == 200:
+                kept.append(answer.json["commandId"])
+            assert (await client.call("GET", f"/commands/{kept[0]}")).json["state"] == "PENDING"
+            if answer.status == 507:
+                break
+        assert set(statuses) <= {200, 503, 507}
+        filler.unlink()
+        with trio.fail_after(60):
+            after = create_body("t", idempotencyKey="after")
+            while (await client.call("POST", "/commands", after)).status != 200:  # noqa: ASYNC110 - another process
+                await trio.sleep(0.2)
+        assert 503 not in statuses or "stores nothing any more" in running.stderr.read_text()
+        for number in range(len(statuses) + 1):
+            answer = await client.call("POST", "/commands", create_body("t", idempotencyKey=f"k{number}"))
+            assert answer.status == 200
+            events = (await client.call("GET", f"/commands/{answer.json['commandId']}/events")).json["events"]
+            assert [event["type"] for event in events] == ["CommandCreated"]
+        for command_id in kept:
+            assert (await client.call("GET", f"/commands/{command_id}")).json["state"] == "PENDING"

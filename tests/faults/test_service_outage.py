@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.contract.nats_process import NatsProcess
 from tests.e2e.http import Answer, Client, create_body, lease_body, submit_path
 from tests.e2e.process import ServiceProcess, serving
 
@@ -136,3 +138,34 @@ async def test_agents_wait_through_an_outage(service: ServiceProcess) -> None:
             created = (await client.call("POST", "/commands", create_body("t"))).json
             leases = (await agent.answer()).json["leases"]
         assert [created["commandId"]] == [lease["commandId"] for lease in leases]
+
+
+async def test_a_service_whose_stream_was_replaced_ends_and_says_why(tmp_path: Path) -> None:
+    """It may not answer from what the journal does not hold. Started again it knows what the journal knows."""
+    (tmp_path / "nats").mkdir()
+    nats, store = NatsProcess(tmp_path / "nats"), tmp_path / "nats" / "store"
+    await nats.start()
+    try:
+        with trio.fail_after(SECONDS_MAX):
+            async with serving(tmp_path / "data", "--nats-url", nats.url) as service:
+                async with service.client() as client:
+                    first = (await client.call("POST", "/commands", create_body("t"))).json["commandId"]
+                    nats.kill()
+                    shutil.copytree(store, tmp_path / "copy")
+                    await nats.start()
+                    await until_ready(client, 200)
+                    lost = (await client.call("POST", "/commands", create_body("t"))).json["commandId"]
+                nats.kill()
+                shutil.rmtree(store)
+                shutil.copytree(tmp_path / "copy", store)
+                await nats.start()
+                assert await service.wait() == 1
+                said = service.stderr.read_text()
+                assert "arc-es: The stream ARC is not the one that this service has followed" in said
+                assert "Traceback" not in said
+                await service.start()
+                async with service.client() as client:
+                    assert (await client.call("GET", f"/commands/{first}")).json["state"] == "PENDING"
+                    assert (await client.call("GET", f"/commands/{lost}")).status == 404
+    finally:
+        nats.kill()
