@@ -62,6 +62,8 @@ TURNED_AWAY_MAX: Final = 100
 """Ours: connections above that number that are being answered at the same time. Above it: closed without an answer."""
 TURNED_AWAY_SECONDS_MAX: Final = 1.0
 """Ours: time to take that answer. Above it: the connection ends."""
+OTHER_FILES_MAX: Final = 500
+"""Ours: files kept free beside the connections of clients. Above it: a warning at start."""
 IDLE_SECONDS_MAX: Final = 75.0
 """Ours: time between two requests on one connection. Above it: the connection ends."""
 SEND_BYTES: Final = 64 * 1024

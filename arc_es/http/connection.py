@@ -184,12 +184,13 @@ class Connection(TrioASGIHTTPConnection):
         head = {"type": "http.response.start", "status": response.status_code}
         async with response.response as pieces:  # closed also if not even the head can be sent
             await send(cast("Any", {**head, "headers": encode_headers(response.headers)}))
-            try:
-                async for piece in pieces:
-                    await send(cast("Any", {"type": "http.response.body", "body": piece, "more_body": True}))
-            except BodyStoreError as error:
-                log.warning("An answer was cut off, as its body could not be read on: %s", error)
-                return  # the client sees that less came than was announced
+            if self.scope["method"] != "HEAD":
+                try:
+                    async for piece in pieces:
+                        await send(cast("Any", {"type": "http.response.body", "body": piece, "more_body": True}))
+                except BodyStoreError as error:
+                    log.warning("An answer was cut off, as its body could not be read on: %s", error)
+                    return  # the client sees that less came than was announced
         await send(cast("Any", {"type": "http.response.body", "body": b"", "more_body": False}))
 
 

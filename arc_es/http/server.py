@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -176,6 +177,15 @@ class HttpConnection(TCPServer):
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             self._patience.cancel()
         await self.protocol.handle(Closed())
+
+
+def allow_open_files(connections_max: int) -> None:
+    """Raise the soft limit on open files as far as the system allows, and say so if the connections may not fit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = connections_max + limits.TURNED_AWAY_MAX + limits.OTHER_FILES_MAX
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        log.warning("At most %d files may be open; %d connections need up to %d", hard, connections_max, needed)
 
 
 async def serve_http(

@@ -22,7 +22,7 @@ BY_HEAD: Final = {"HEAD", "OPTIONS"}
 RAW: Final = [data for data in ATTACKS.values() if len(data) < 1_000]
 RAW_ALSO: Final = [data for table in (UNREADABLE, ANSWERED) for data, _ in table.values() if len(data) < 1_000]
 GROWTH_BYTES_MAX: Final = 64 * 1024 * 1024
-SMALL: Final = 300
+SMALL: Final = 150
 LARGE: Final = 1_500
 
 

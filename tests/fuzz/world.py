@@ -17,7 +17,7 @@ from tests.fuzz.strategies import Known, Request
 
 ADMIN: Final = "fuzz-admin-token"
 ANSWER_SECONDS: Final = 20.0
-WAITING_SECONDS: Final = 0.3
+WAITING_SECONDS: Final = 0.1
 """How long the fuzzer stays with a request that may wait for long."""
 FRESH_EVERY: Final = 25
 """Requests after which new things are made, as the old ones are finished or gone."""

@@ -150,6 +150,97 @@ async def test_responses_of_the_wrong_shape_are_422_and_change_nothing(served: S
     assert await served.journal.end() == end
 
 
+@pytest.mark.parametrize("depth", [2_000, 100_000])
+async def test_deep_nesting_is_400(client: Client, depth: int) -> None:
+    for raw in (b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth):
+        for method, path in (
+            ("POST", "/v1/commands"),
+            ("PUT", "/v1/deployments/dep"),
+            ("PUT", "/v1/commands/x/payload"),
+        ):
+            answer = await client.call(method, path, raw=raw, headers={"Content-Type": "application/json"})
+            answer.refused(400, "INVALID_REQUEST")
+
+
+async def test_nesting_that_can_be_read_is_ignored_where_it_is_unknown(client: Client) -> None:
+    deep = json.dumps(a_command())[:-1].encode() + b',"x":' + b"[" * 1_000 + b"]" * 1_000 + b"}"
+    (await client.post("/v1/commands", raw=deep, headers={"Content-Type": "application/json"})).ok()
+
+
+async def test_of_two_fields_with_one_name_the_last_counts(served: Served) -> None:
+    raw = json.dumps(a_command())[:-1].encode() + b',"command":"a:b","command":"second"}'
+    (await served.client.post("/v1/commands", raw=raw, headers={"Content-Type": "application/json"})).ok()
+    (lease,) = await served.lease()
+    assert lease["envelope"]["command"] == "second"
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b", "\u202e", "\ufffe", "💥" * 256, " ", "/../", "%00", "ﬀ"])
+async def test_names_may_hold_any_character(served: Served, name: str) -> None:
+    more = {"command": name, "idempotencyKey": name, "deploymentId": name}
+    (await served.client.post("/v1/commands", a_command(**more))).ok()
+    (lease,) = await served.lease(deploymentId=name)
+    assert (lease["envelope"]["command"], lease["envelope"]["deploymentId"]) == (name, name)
+
+
+@pytest.mark.parametrize(
+    "segment",
+    ["x" * 100_000, "%00", "%ff%fe", "%", "%zz", "..", "%2e%2e", "a:b", "%F0%9F%92%A5", "a;b", "a b", "*", "("],
+)
+async def test_ids_of_any_bytes_are_unknown_and_nothing_worse(client: Client, segment: str) -> None:
+    for path, code in (
+        (f"/v1/commands/{segment}", "COMMAND_NOT_FOUND"),
+        (f"/v1/commands/{segment}/events", "COMMAND_NOT_FOUND"),
+        (f"/v1/deployments/{segment}", "DEPLOYMENT_NOT_FOUND"),
+    ):
+        (await client.get(path)).refused(404, code)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "&" * 10_000,
+        "a=b&" * 10_000,
+        "%",
+        "%ff=%ff",
+        "=",
+        "x=" + "y" * 10_000,
+    ],
+)
+async def test_odd_queries_are_ignored(served: Served, query: str) -> None:
+    command_id = await served.create()
+    (await served.client.get(f"/v1/commands/{command_id}?{query}")).ok()
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000, "-1", "1.5", "%ff", "1e3", "0x1", "\u0661", "%00", "1_0"])
+async def test_numbers_in_queries_are_never_a_5xx(served: Served, value: str) -> None:
+    command_id = await served.create()
+    answer = await served.client.get(f"/v1/commands/{command_id}?waitSeconds={value}")
+    assert answer.status in (200, 400, 422)
+    query = f"response_token={'0' * 64}&expires={value}"
+    submitted = await served.client.presenting(None).call(
+        "PUT", f"/v1/commands/{command_id}/response?{query}", success()
+    )
+    assert submitted.status in (400, 401)
+    path = f"/v1/storage/arc/commands/{command_id}/params?expires={value}&signature={'0' * 64}"
+    (await served.client.get(path)).refused(403, "FORBIDDEN")
+
+
+async def test_no_error_echoes_more_than_a_little(client: Client) -> None:
+    long = "x" * 500_000
+    for data in (
+        a_command(deadline=long),
+        a_command(command=long),
+        a_command(params={"mode": long}),
+        a_command(params={"mode": "inline", "inlineBase64": long + "="}),
+        a_command(targetResourceId=long),
+        a_command(labels={long: "x"}),
+        a_command(**{long: 1, "command": None}),
+    ):
+        answer = await client.post("/v1/commands", data)
+        assert answer.status in (400, 422)
+        assert len(answer.body) < 5_000
+
+
 # --- times
 
 
