@@ -15,6 +15,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import orjson
+import trio
 
 from arc_es.nats_bridge import Bridge, status_of
 from arc_es.nats_streams import api, ensure, error_number
@@ -42,12 +43,16 @@ from arc_es.storage.bucket import (
 )
 from arc_es.storage.chunking import pieces, whole
 from arc_es.storage.names import is_ref, new_ref, slot_of, stored_ref
-from arc_es.storage.window import Window
+from arc_es.storage.window import UNDER_WAY_TOGETHER_MAX, Window
 
 CHUNK_BYTES: Final = 512 * 1024
 """Each chunk costs one fsync, and memory: some are under way at a time."""
-PAGE_BYTES: Final = 2 * 1024 * 1024
-"""Bytes read at a time."""
+PAGE_BYTES: Final = 1024 * 1024
+"""Bytes read at a time by one reader."""
+READERS_TOGETHER_MAX: Final = 4
+"""Pages on their way to all readers: the journal's acknowledgements must not wait long behind them."""
+READ_SECONDS: Final = 10.0
+"""How long a page may take, with waiting for its turn."""
 PAGE_MESSAGES: Final = 256
 MESSAGE_NOT_FOUND: Final = 10037
 DIRECT_GET: Final = f"$JS.API.DIRECT.GET.{STREAM}"
@@ -62,6 +67,8 @@ class ObjectStore:
     def __init__(self, bridge: Bridge, clock: Clock | None = None) -> None:
         self._bridge = bridge
         self._clock = clock or SystemClock()
+        self._turns = trio.CapacityLimiter(UNDER_WAY_TOGETHER_MAX)
+        self._readers = trio.CapacityLimiter(READERS_TOGETHER_MAX)
 
     async def upload(self, slot: Slot, chunks: AsyncIterable[bytes], bytes_max: int) -> None:
         await self._store(slot, chunks, bytes_max, sealed=False)
@@ -70,7 +77,7 @@ class ObjectStore:
         pointer = await self._pointer(slot.path)
         if pointer is None or not await self._whole(pointer):
             return None
-        with Window(self._bridge) as window:
+        with Window(self._bridge, self._turns) as window:
             await self._point(window, pointer.ref, pointer)
         return StoredBody(pointer.ref, pointer.size, pointer.sha256)
 
@@ -123,7 +130,7 @@ class ObjectStore:
         subject = chunk_subject(ref)
         digest = hashlib.sha256()
         size = count = 0
-        with Window(self._bridge) as window:
+        with Window(self._bridge, self._turns) as window:
             async with aclosing(pieces(chunks, CHUNK_BYTES, bytes_max)) as flow:
                 async for piece in flow:
                     if piece or not count:  # an empty body is one empty chunk, so that its ref is found like any other
@@ -180,10 +187,11 @@ class ObjectStore:
 
     async def _replica_page(self, subject: str, start: int) -> list[tuple[int, bytes]]:
         request = {"seq": start, "next_by_subj": subject, "batch": PAGE_MESSAGES, "max_bytes": PAGE_BYTES}
-        with _troubles():
-            answers = await self._bridge.collect(
-                DIRECT_GET, orjson.dumps(request), is_last=lambda answer: status_of(answer) is not None
-            )
+        with _troubles(), trio.fail_after(READ_SECONDS):
+            async with self._readers:
+                answers = await self._bridge.collect(
+                    DIRECT_GET, orjson.dumps(request), is_last=lambda answer: status_of(answer) is not None
+                )
         return [(int((answer.headers or {})["Nats-Sequence"]), answer.data) for answer in answers[:-1]]
 
     async def _pointers(self) -> AsyncGenerator[Pointer, None]:
@@ -197,18 +205,18 @@ class ObjectStore:
 
     async def _refs(self) -> AsyncGenerator[str, None]:
         """All refs under which there are chunks: from the last page to the first, as the caller may delete them."""
-        end = (await self._subjects(PAST_THE_END))[0]
+        answer = await self._subjects(PAST_THE_END)
+        end = answer.get("total", 0)
         while end > 0:
-            limit = (await self._subjects(PAST_THE_END))[2]
-            start = max(0, end - limit)
-            for subject in (await self._subjects(start))[1][: end - start]:
+            start = max(0, end - answer["limit"])
+            answer = await self._subjects(start)
+            for subject in sorted(answer["state"].get("subjects") or ())[: end - start]:
                 yield subject.removeprefix(CHUNKS)
             end = start
 
-    async def _subjects(self, offset: int) -> tuple[int, list[str], int]:
-        """How many chunk subjects there are, those from `offset` on, and how many come at a time."""
-        answer = await self._api("STREAM.INFO", {"subjects_filter": CHUNKS + ">", "offset": offset})
-        return int(answer.get("total", 0)), sorted(answer["state"].get("subjects") or ()), int(answer.get("limit", 0))
+    async def _subjects(self, offset: int) -> dict[str, Any]:
+        """The `total` of chunk subjects, and those from `offset` on, at most `limit`, in order."""
+        return await self._api("STREAM.INFO", {"subjects_filter": CHUNKS + ">", "offset": offset})
 
     async def _stored(self, request: Mapping[str, Any]) -> tuple[int, bytes] | None:
         """Position and payload of a message, from the leader; None if there is none."""
@@ -232,6 +240,8 @@ def _troubles() -> Iterator[None]:
         yield
     except JournalUnavailable as error:
         raise BodyStoreError(str(error)) from error
+    except trio.TooSlowError as error:
+        raise BodyStoreError("Too many bodies are read, or NATS is too slow") from error
 
 
 async def open_object_store(bridge: Bridge, *, replicas: int, bytes_max: int) -> ObjectStore:

@@ -45,6 +45,8 @@ CHUNK_BYTES: Final = 1024 * 1024
 NAMES_PAGE: Final = 1_000
 CALLS_MAX: Final = 16
 """Calls under way together; any more wait for one to end."""
+UPLOADS_MAX: Final = 16
+"""Uploads in parts through us under way together: each takes as long as its client."""
 CONNECT_SECONDS: Final = 5
 SILENCE_SECONDS: Final = 20
 """How long the provider may say nothing; a part must be sent, and a copy made, in this time."""
@@ -99,6 +101,7 @@ class S3BodyStore:
         self._bytes_max = bytes_max
         self._clock = clock or SystemClock()
         self._limiter = trio.CapacityLimiter(CALLS_MAX)
+        self._upload_limiter = trio.CapacityLimiter(UPLOADS_MAX)
 
     async def check(self) -> None:
         """See that the bucket can be used.
@@ -192,7 +195,7 @@ class S3BodyStore:
         write = partial(obstore.put, chunk_size=PART_BYTES, max_concurrency=PARTS_UNDER_WAY, use_multipart=True)
         try:
             # Not abandoned when cancelled: the cancellation reaches the source, which ends the call.
-            await trio.to_thread.run_sync(write, self._store, key, source, limiter=self._limiter)
+            await trio.to_thread.run_sync(write, self._store, key, source, limiter=self._upload_limiter)
         except BaseException as error:
             if source.failure is not None:
                 raise source.failure from None

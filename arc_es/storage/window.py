@@ -15,6 +15,9 @@ from arc_es.nats_frames import Incoming
 from arc_es.ports import BodyStoreError, BodyStoreFull, JournalUnavailable
 
 UNDER_WAY_MAX: Final = 4
+"""Of one flow."""
+UNDER_WAY_TOGETHER_MAX: Final = 8
+"""Of all flows: they share the connection with the journal, whose appends must not wait long behind them."""
 ACK_SECONDS: Final = 10.0
 """How long nothing may be acknowledged while something is under way."""
 FULL: Final = {10077, 10047, 10002}
@@ -24,12 +27,15 @@ FULL: Final = {10077, 10047, 10002}
 class Window:
     """A flow of messages, in order. Use it as a context; what is not acknowledged at its end is ignored.
 
-    After a failure what was sent may be stored or not; nothing is sent twice.
+    After a failure what was sent may be stored or not; nothing is sent twice. turns: shared by all flows, see
+    `UNDER_WAY_TOGETHER_MAX`.
     """
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, turns: trio.CapacityLimiter) -> None:
         self._bridge = bridge
+        self._turns = turns
         self._inboxes: set[str] = set()
+        self._held: set[object] = set()  # turns
         self._failure: BodyStoreError | None = None
         self._moved = trio.Event()
 
@@ -41,6 +47,8 @@ class Window:
     ) -> None:
         for inbox in self._inboxes:
             self._bridge.forget(inbox)
+        for turn in list(self._held):
+            self._end_turn(turn)
 
     async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Send one message, as soon as there is room for it.
@@ -50,8 +58,9 @@ class Window:
             BodyStoreError: NATS is gone, slow, or refused this message or one before it.
         """
         await self._until_fewer_than(UNDER_WAY_MAX)
+        turn = await self._take_turn()
         try:
-            await self._bridge.call(partial(self._send, subject, payload, headers))
+            await self._bridge.call(partial(self._send, turn, subject, payload, headers))
         except JournalUnavailable as error:
             raise BodyStoreError(str(error)) from error
 
@@ -69,14 +78,28 @@ class Window:
         if self._failure is not None:
             raise self._failure
 
+    async def _take_turn(self) -> object:
+        turn = object()
+        with trio.move_on_after(ACK_SECONDS):
+            await self._turns.acquire_on_behalf_of(turn)
+            self._held.add(turn)
+            return turn
+        raise BodyStoreError("Too many bodies are on their way to NATS, or it is too slow")
+
+    def _end_turn(self, turn: object) -> None:
+        if turn in self._held:  # one acknowledgement may come after all is over
+            self._held.remove(turn)
+            self._turns.release_on_behalf_of(turn)
+
     # --- inside the bridge's loop
 
-    def _send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> None:
+    def _send(self, turn: object, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> None:
         inbox = ""
 
         def take(message: Incoming | None) -> None:
             self._bridge.forget(inbox)
             self._inboxes.discard(inbox)
+            self._end_turn(turn)
             self._failure = self._failure or _failure(message)
             self._moved.set()
 

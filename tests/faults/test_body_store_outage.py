@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from arc_es.nats_streams import api
-from arc_es.ports import BodyStore, BodyStoreError, BodyStoreFull, BodyStoreMismatch, StoredBody
+from arc_es.ports import BodyStore, BodyStoreError, BodyStoreFull, BodyStoreMismatch, Slot, StoredBody
 from arc_es.storage import s3 as s3_module
 from arc_es.storage import window as window_module
+from arc_es.storage.bucket import chunk_subject
 from arc_es.storage.memory import BodyFault, MemoryBodyStore
-from arc_es.storage.object_store import open_object_store
+from arc_es.storage.object_store import ObjectStore, open_object_store
 from arc_es.storage.s3 import S3BodyStore
 from tests.contract.body_stores import (
     BYTES_MAX,
@@ -185,6 +187,48 @@ async def test_a_server_killed_in_the_middle(
                 assert await content(store, large.ref) == some_bytes(60 * MiB)
     finally:
         server.kill()
+
+
+async def test_many_slow_uploads_do_not_keep_others_out(nats: NatsProcess) -> None:
+    """What waits for its client has no chunk under way, so it takes nobody's turn."""
+    hang = trio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield some_bytes(2 * MiB)
+        await hang.wait()
+
+    with trio.fail_after(SECONDS_MAX):
+        async with jetstream(nats.url) as store, trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(store.upload, Slot(f"slow{number}", "params"), slow(), BYTES_MAX)
+            await store.upload(PARAMS, flow(some_bytes(4 * MiB)), BYTES_MAX)
+            assert await content(store, PARAMS.path) == some_bytes(4 * MiB)
+            hang.set()
+
+
+async def test_more_names_than_the_server_tells_at_a_time(nats: NatsProcess) -> None:
+    """100 000 come in one page. They are deleted while they are listed, and still none is left out."""
+    count = 100_500
+    config = {"name": "OBJ_ARC", "subjects": ["$O.ARC.>"], "storage": "memory", "allow_direct": True}
+    with trio.fail_after(SECONDS_MAX):
+        async with connected(nats.url) as bridge:
+            await api(bridge, "STREAM.CREATE.OBJ_ARC", config)
+
+            def publish(start: int) -> None:
+                for number in range(start, start + 500):
+                    bridge.publish(chunk_subject(f"arc/commands/c{number}/params/1700000000-{number:032x}"), b"")
+
+            for start in range(0, count, 500):
+                await bridge.call(partial(publish, start))
+            while (await api(bridge, "STREAM.INFO.OBJ_ARC"))["state"]["messages"] < count:
+                await trio.lowlevel.checkpoint()
+            store = ObjectStore(bridge)
+            seen: set[str] = set()
+            async for name in store.names():
+                seen.add(name.name)
+                if len(seen) % 100 == 0 and len(seen) < 5_000:
+                    await store.delete(name.name)
+    assert len(seen) == count
 
 
 async def test_a_full_bucket(nats: NatsProcess) -> None:
