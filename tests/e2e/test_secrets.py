@@ -131,15 +131,13 @@ async def abuse(provoked: Provoked) -> None:
         (f"/v1/storage/arc/commands/cmd_1/params?signature={forged}&expires=1800000000", 403),
     ):
         assert (await provoked.ask("PUT", path, {}, token=WRONG)).status == status
-    for data in (
-        [],
-        {"scope": WRONG},
-        {"scope": "sender", "deployments": WRONG},
-        {"scope": "sender", "ttlSeconds": WRONG},
-    ):
-        assert (await provoked.ask("POST", "/v1/tokens", data)).status == 422
-    for data in ({"targets": [{"resourceId": "w", "resourceType": "worker", "push": push}]} for push in bad_pushes()):
-        assert (await provoked.ask("PUT", "/v1/deployments/bad", data)).status == 422
+    sender = {"scope": "sender"}
+    bad_tokens: list[Any] = [[], {"scope": WRONG}, sender | {"deployments": WRONG}, sender | {"ttlSeconds": WRONG}]
+    for request in bad_tokens:
+        assert (await provoked.ask("POST", "/v1/tokens", request)).status == 422
+    for push in bad_pushes():
+        declaration = {"targets": [{"resourceId": "w", "resourceType": "worker", "push": push}]}
+        assert (await provoked.ask("PUT", "/v1/deployments/bad", declaration)).status == 422
     assert (await provoked.ask("POST", "/v1/commands", {}, **{"Content-Type": "text/plain"})).status == 415
     assert (await provoked.ask("GET", f"/v1/nothing/{WRONG}")).status == 404
     assert (await provoked.ask("PATCH", f"/v1/tokens/{WRONG}")).status == 405
