@@ -156,7 +156,10 @@ class StreamWatch:
 
     async def _store_bounds(self, info: dict[str, Any]) -> list[Bound]:
         """What all streams of the account share, the body store's with ours."""
-        account = await api(self._bridge, "INFO")
+        try:
+            account = await api(self._bridge, "INFO")
+        except JournalUnavailable:  # this user may not ask
+            return []
         if error_number(account):
             return []
         used, most = account["storage"], account["limits"]["max_storage"]
