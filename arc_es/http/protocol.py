@@ -92,8 +92,7 @@ async def _handle(app: Any, scope: Any, receive: Any, send: Callable[[Any], Awai
         await app(scope, receive, send)
     except Exception:
         log.exception("A request failed because of a bug")
-    finally:
-        await send(None)  # nothing more will come: an answer that is not whole ends its connection
+    await send(None)  # nothing more will come: an answer that is not whole ends its connection
 
 
 class Http1(H11Protocol):

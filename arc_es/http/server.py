@@ -11,6 +11,7 @@ import math
 import resource
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -161,11 +162,11 @@ class HttpConnection(TCPServer):
 
     async def _send(self, data: bytes) -> None:
         async with self.send_lock:
-            try:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self.stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                await self.protocol.handle(Closed())
-                raise ClientGone from error
+                return
+        await self.protocol.handle(Closed())
+        raise ClientGone
 
     async def _end(self) -> None:
         """Say that nothing more will come. The reader goes on for a while: closing at once, with bytes of the client
