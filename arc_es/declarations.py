@@ -13,6 +13,7 @@ from arc_es.domain.ids import Delivery
 from arc_es.domain.limits import (
     ATTEMPTS_DEFAULT,
     ATTEMPTS_MAX,
+    PUSH_TOKEN_CHARS_MAX,
     TARGETS_PER_DEPLOYMENT_MAX,
     WORKER_TIMEOUT_SECONDS_DEFAULT,
 )
@@ -31,7 +32,6 @@ from arc_es.wire import (
     wrong_shape,
 )
 
-PUSH_TOKEN_CHARS_MAX: Final = 8_192
 _PUSH_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 Seal: TypeAlias = Callable[[str, str], str]
 """From the id of a target and its push token to the text that is stored."""

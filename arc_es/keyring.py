@@ -16,15 +16,13 @@ from typing import Any, Final
 
 from arc_es.config import Config
 from arc_es.domain.ids import Micros
-from arc_es.domain.limits import LEASE_SECONDS_MAX, SECOND
+from arc_es.domain.limits import SECOND, URL_SECONDS_MAX
 from arc_es.sealing import Sealer
 from arc_es.signing import OldKey, Signer, key_from_admin_token
 
 KEY_BYTES: Final = 32
 KEY_FILE: Final = "signing.key"
 RING_FILE: Final = "signing-keys.json"
-URL_SECONDS_MAX: Final = LEASE_SECONDS_MAX + 900
-"""No URL lives longer: the longest lease, and what `arc.v1` sections 0 and 2.6 add to it."""
 _PRIVATE: Final = 0o600
 _OTHERS: Final = 0o077
 

@@ -20,7 +20,7 @@ from arc_es.actors.turns import Turns
 from arc_es.domain.errors import TokenNotFound
 from arc_es.domain.events import TokenCreated, TokenRevoked, TokenScope
 from arc_es.domain.ids import Micros, Target
-from arc_es.domain.limits import SECOND
+from arc_es.domain.limits import NAMES_PER_TOKEN_MAX, SECOND, TOKEN_LOOK_SECONDS, TOKEN_SECONDS_MAX
 from arc_es.domain.recorded import Principal
 from arc_es.domain.tokens import Grant, Token
 from arc_es.ports import Clock, JournalError, JournalUnavailable, TokensView
@@ -30,11 +30,6 @@ T = TypeVar("T")
 
 ID_BYTES: Final = 10
 SECRET_BYTES: Final = 32
-NAMES_PER_TOKEN_MAX: Final = 200
-"""How many deployments, and how many targets, one token may name."""
-TOKEN_SECONDS_MAX: Final = 100 * 366 * 86_400
-LOOK_SECONDS: Final = 0.1
-"""Between two looks at the journal for tokens that this node does not know: strangers cannot make it busier."""
 
 _TOKEN: Final = re.compile(rf"arc_([0-9a-f]{{{2 * ID_BYTES}}})_([0-9a-f]{{{2 * SECRET_BYTES}}})")
 _NO_DIGEST: Final = "0" * 64
@@ -204,7 +199,8 @@ class Tokens:
 
 
 class Latest:
-    """Brings the node up to date with the journal: one look at a time, for all who asked before it began."""
+    """Brings the node up to date with the journal: one look at a time, for all who asked before it began, and few of
+    them, so that strangers cannot make the journal busy."""
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
@@ -217,7 +213,7 @@ class Latest:
         asked_at = trio.current_time()
         async with self._turn:
             if self._looked_at <= asked_at:
-                await trio.sleep_until(self._looked_at + LOOK_SECONDS)
+                await trio.sleep_until(self._looked_at + TOKEN_LOOK_SECONDS)
                 began_at, trouble = trio.current_time(), None
                 try:
                     await self._follower.caught_up()

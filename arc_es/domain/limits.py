@@ -143,3 +143,16 @@ DECISIONS_MAX: Final = 100_000
 """Ours: messages of one command, a guard against runaway writers. Above it: the stream refuses."""
 TARGETS_PER_DEPLOYMENT_MAX: Final = 10_000
 """Ours: targets of a declaration, and targets an undeclared deployment may come to know by use. Above it: refused."""
+
+# --- Tokens and keys
+
+NAMES_PER_TOKEN_MAX: Final = 200
+"""Ours: deployments, and targets, that one token may name. Above it: 422."""
+TOKEN_SECONDS_MAX: Final = 100 * 366 * 86_400
+"""Ours: life of a token that has an end. Above it: clamped."""
+TOKEN_LOOK_SECONDS: Final = 0.1
+"""Ours: pause between two looks at the journal for tokens that this node does not know. Below it: the request waits."""
+PUSH_TOKEN_CHARS_MAX: Final = 8_192
+"""Ours: bearer token of a push target. Above it: 422."""
+URL_SECONDS_MAX: Final = LEASE_SECONDS_MAX + 900
+"""Life of the longest signed URL; so long a key that was replaced goes on verifying. Above it: its URLs are refused."""

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from arc_es.config import Config
-from arc_es.domain.limits import SECOND
+from arc_es.domain.limits import SECOND, URL_SECONDS_MAX
 from arc_es.keyring import (
     KEY_FILE,
     RING_FILE,
-    URL_SECONDS_MAX,
     KeyFileError,
     KeyRing,
     open_ring,
