@@ -114,7 +114,7 @@ class MemoryBodyStore:
         ref = new_ref(slot, self._clock.now())
         gathered = bytearray()
         try:
-            async with aclosing(pieces(chunks, CHUNK_BYTES, bytes_max)) as flow:
+            async with pieces(chunks, CHUNK_BYTES, bytes_max) as flow:
                 async for piece in flow:
                     await self._reach(writing=True)
                     gathered += piece

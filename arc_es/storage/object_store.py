@@ -56,6 +56,8 @@ READ_SECONDS: Final = 10.0
 PAGE_MESSAGES: Final = 256
 MESSAGE_NOT_FOUND: Final = 10037
 DIRECT_GET: Final = f"$JS.API.DIRECT.GET.{STREAM}"
+SUBJECTS_PAGE: Final = 100_000
+"""As many as the server gives at a time."""
 PAST_THE_END: Final = 1 << 40
 """An offset at which the server answers how many subjects there are, and none of them."""
 ROLLUP: Final[Mapping[str, str]] = {"Nats-Rollup": "sub"}
@@ -104,14 +106,18 @@ class ObjectStore:
 
     async def names(self) -> AsyncIterator[StoredName]:
         uploaded: set[str] = set()
-        async with aclosing(self._pointers()) as pointers:
-            async for pointer in pointers:
-                slot, stored = slot_of(pointer.name), stored_ref(pointer.ref)
-                if slot is not None and stored is not None and not is_ref(pointer.name):
+        at = 0
+        while page := await self._replica_page(META + ">", at + 1):
+            for at, payload in page:  # noqa: B007 - the next page starts after the last
+                pointer = decode_pointer(payload)
+                upload = None if pointer is None else _stored_upload(pointer)
+                if pointer is not None and upload is not None:
                     uploaded.add(pointer.ref)
-                    yield StoredName(pointer.name, slot, stored.at, is_upload=True)
-        async with aclosing(self._refs()) as refs:
-            async for ref in refs:
+                    yield upload
+        end: int | None = None
+        while end != 0:
+            end, refs = await self._refs_before(end)
+            for ref in refs:
                 stored = stored_ref(ref)
                 if stored is not None and (ref not in uploaded or await self._pointer(ref) is not None):
                     yield stored
@@ -131,7 +137,7 @@ class ObjectStore:
         digest = hashlib.sha256()
         size = count = 0
         with Window(self._bridge, self._turns) as window:
-            async with aclosing(pieces(chunks, CHUNK_BYTES, bytes_max)) as flow:
+            async with pieces(chunks, CHUNK_BYTES, bytes_max) as flow:
                 async for piece in flow:
                     if piece or not count:  # an empty body is one empty chunk, so that its ref is found like any other
                         await window.publish(subject, piece)
@@ -194,28 +200,20 @@ class ObjectStore:
                 )
         return [(int((answer.headers or {})["Nats-Sequence"]), answer.data) for answer in answers[:-1]]
 
-    async def _pointers(self) -> AsyncGenerator[Pointer, None]:
-        """All names."""
-        at = 0
-        while page := await self._replica_page(META + ">", at + 1):
-            for at, payload in page:  # noqa: B007 - the next page starts after the last
-                pointer = decode_pointer(payload)
-                if pointer is not None:
-                    yield pointer
+    async def _refs_before(self, end: int | None) -> tuple[int, list[str]]:
+        """A page of refs under which there are chunks, and where it starts; the last page comes before None.
 
-    async def _refs(self) -> AsyncGenerator[str, None]:
-        """All refs under which there are chunks: from the last page to the first, as the caller may delete them."""
-        answer = await self._subjects(PAST_THE_END)
-        end = answer.get("total", 0)
-        while end > 0:
-            start = max(0, end - answer["limit"])
-            answer = await self._subjects(start)
-            for subject in sorted(answer["state"].get("subjects") or ())[: end - start]:
-                yield subject.removeprefix(CHUNKS)
-            end = start
+        From the last to the first: so nothing is left out when the caller deletes what it has got.
+        """
+        if end is None:
+            end = int((await self._subjects(PAST_THE_END)).get("total", 0))
+        answer = await self._subjects(max(0, end - SUBJECTS_PAGE))
+        start = int(answer.get("offset", 0))
+        subjects = sorted(answer["state"].get("subjects") or ())
+        return start, [subject.removeprefix(CHUNKS) for subject in subjects[: end - start]]
 
     async def _subjects(self, offset: int) -> dict[str, Any]:
-        """The `total` of chunk subjects, and those from `offset` on, at most `limit`, in order."""
+        """The `total` of chunk subjects, and those from `offset` on, in order."""
         return await self._api("STREAM.INFO", {"subjects_filter": CHUNKS + ">", "offset": offset})
 
     async def _stored(self, request: Mapping[str, Any]) -> tuple[int, bytes] | None:
@@ -232,6 +230,14 @@ class ObjectStore:
         if error_number(answer) not in (0, MESSAGE_NOT_FOUND):
             raise BodyStoreError(f"NATS refused: {answer['error'].get('description')} ({error_number(answer)})")
         return answer
+
+
+def _stored_upload(pointer: Pointer) -> StoredName | None:
+    """What a pointer says of the newest upload of a slot; None if it is of a sealed body, or not ours."""
+    slot, stored = slot_of(pointer.name), stored_ref(pointer.ref)
+    if slot is None or stored is None or is_ref(pointer.name):
+        return None
+    return StoredName(pointer.name, slot, stored.at, is_upload=True)
 
 
 @contextmanager

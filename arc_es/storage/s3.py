@@ -121,7 +121,7 @@ class S3BodyStore:
 
     async def upload(self, slot: Slot, chunks: AsyncIterable[bytes], bytes_max: int) -> None:
         new_ref(slot, 0)  # refuses an id that could do harm in a path
-        async with aclosing(pieces(chunks, PART_BYTES, bytes_max)) as flow:
+        async with pieces(chunks, PART_BYTES, bytes_max) as flow:
             first = await anext(flow)
             if len(first) < PART_BYTES:
                 await self._call(obstore.put, self._store, self._key(slot.path), first)
@@ -196,12 +196,10 @@ class S3BodyStore:
         try:
             # Not abandoned when cancelled: the cancellation reaches the source, which ends the call.
             await trio.to_thread.run_sync(write, self._store, key, source, limiter=self._upload_limiter)
-        except BaseException as error:
-            if source.failure is not None:
-                raise source.failure from None
-            if isinstance(error, BaseError | OSError):
-                raise BodyStoreError(_reason(error)) from error
-            raise
+        except (BaseError, OSError) as error:
+            if source.failed:
+                raise
+            raise BodyStoreError(_reason(error)) from error
 
     async def _chunks(self, stream: obstore.BytesStream) -> AsyncGenerator[bytes, None]:
         while chunk := await self._call(next, stream, None):
@@ -238,12 +236,12 @@ class S3BodyStore:
 
 
 class _Parts(Iterable[bytes]):
-    """Pieces of a flow for a thread that waits for them. failure: what the flow raised."""
+    """Pieces of a flow for a thread that waits for them. failed: the flow raised something, and so will the call."""
 
     def __init__(self, first: bytes, flow: AsyncGenerator[bytes, None]) -> None:
         self._first = first
         self._flow = flow
-        self.failure: BaseException | None = None
+        self.failed = False
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._first
@@ -253,8 +251,8 @@ class _Parts(Iterable[bytes]):
     def _next(self) -> bytes:
         try:
             return trio.from_thread.run(anext, self._flow, b"")
-        except BaseException as error:
-            self.failure = error
+        except BaseException:
+            self.failed = True
             raise
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import TypeAlias
 
 import pytest
@@ -102,6 +103,29 @@ async def test_a_broken_upload_leaves_the_one_before(store: BodyStore, size: int
     with pytest.raises(Broken):
         await store.upload(PARAMS, broken_flow(some_bytes(size)), BYTES_MAX)
     assert await content(store, PARAMS.path) == b"whole"
+
+
+@pytest.mark.parametrize("trouble", [ConnectionResetError("gone"), ValueError("bad"), KeyboardInterrupt()])
+async def test_what_the_flow_raises_comes_out_as_it_is(store: BodyStore, trouble: BaseException) -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield some_bytes(11 * MiB)
+        raise trouble
+
+    with pytest.raises(type(trouble)) as raised:
+        await store.upload(PARAMS, failing(), BYTES_MAX)
+    assert raised.value is trouble
+
+
+async def test_a_listing_may_stop_early(store: BodyStore) -> None:
+    for number in range(3):
+        await store.upload(Slot(f"cmd_{number}", "params"), flow(b"x"), BYTES_MAX)
+        await store.keep(PARAMS, b"x")
+    for stop_after in range(1, 6):
+        names = store.names()
+        assert isinstance(names, AsyncGenerator)
+        async with aclosing(names):
+            for _ in range(stop_after):
+                await anext(names)
 
 
 async def test_a_cancelled_upload_leaves_the_one_before(store: BodyStore) -> None:
