@@ -35,7 +35,7 @@ from arc_es.domain.state import PUBLIC_STATE, TERMINAL
 from arc_es.envelopes import Envelopes
 from arc_es.http.api import Api
 from arc_es.http.app import ArcApp
-from arc_es.http.server import serve_http
+from arc_es.http.server import allow_open_files, serve_http
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.server import ServerError, disk_free_bytes, run_server
 from arc_es.journal.stream import StreamSettings, ensure_stream
@@ -273,6 +273,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 async def _serve(config: Config) -> None:
     listener = _listen(config)
+    allow_open_files(config.connections_max)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with _stores(config) as (journal, store), _pusher(config) as pusher, trio.open_nursery() as nursery:
             keys = open_ring(config, SystemClock().now())
@@ -356,7 +357,7 @@ async def _stores(config: Config) -> AsyncGenerator[tuple[Journal, BodyStore], N
         async with run_server(config.data_dir, max_file_store_bytes=bytes_max) as server:
             endpoint = server.endpoint
             access = Access([endpoint.url], endpoint.user, endpoint.password)
-            disk = Disk(server.max_file_store_bytes, partial(disk_free_bytes, config.data_dir))
+            disk = Disk(server.max_file_store_bytes, partial(disk_free_bytes, config.data_dir), server.restart)
             async with _open(access, config, disk) as stores:
                 yield stores
     else:
