@@ -163,7 +163,7 @@ async def _connected(data_dir: Path, nats_url: str | None, *, new: bool = False)
         return
     if not new and not is_data_dir(data_dir):
         raise CommandFailure(f"{data_dir} is no data directory", advice="see --data-dir")
-    async with run_server(data_dir) as server:
+    async with run_server(data_dir, unsynced=new) as server:
         access = Access([server.endpoint.url], server.endpoint.user, server.endpoint.password)
         async with open_bridge(access) as bridge:
             await bridge.wait_available()

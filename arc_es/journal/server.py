@@ -40,6 +40,7 @@ from arc_es.journal.server_files import (
     nats_server_version,
     port_is_free,
     settle_variables,
+    unsynced_config,
 )
 from arc_es.journal.server_process import END_SECONDS_MAX, Endpoint, Recipe, answers, end, wait_end
 
@@ -195,11 +196,15 @@ class EmbeddedServer:
 
 
 @asynccontextmanager
-async def run_server(data_dir: Path, *, max_file_store_bytes: int | None = None) -> AsyncIterator[EmbeddedServer]:
+async def run_server(
+    data_dir: Path, *, max_file_store_bytes: int | None = None, unsynced: bool = False
+) -> AsyncIterator[EmbeddedServer]:
     """Run nats-server on a data directory, made if need be, for the length of the body.
 
     Call it from the main thread: the child dies with the calling thread. An exception of the body leaves in a group.
     max_file_store_bytes: most bytes on disk; None means what is used plus 90 % of what is free.
+    unsynced: what is stored may be lost when power fails, until the body has ended; only to fill a store that nobody
+    relies on yet.
 
     Raises:
         DataDirLocked: another process uses the directory.
@@ -211,8 +216,8 @@ async def run_server(data_dir: Path, *, max_file_store_bytes: int | None = None)
     if sys.platform != "linux":
         raise ServerError("the embedded nats-server needs Linux; run a server of your own and use --nats-url")
     program = await trio.to_thread.run_sync(checked_nats_server)
-    config = config_path()
     data_dir = create_data_dir(data_dir)
+    config = unsynced_config(data_dir) if unsynced else config_path()
     lock_fd = await acquire_lock(data_dir)
     try:
         variables = await trio.to_thread.run_sync(settle_variables, data_dir, max_file_store_bytes)
@@ -227,5 +232,8 @@ async def run_server(data_dir: Path, *, max_file_store_bytes: int | None = None)
         finally:
             with trio.move_on_after(END_SECONDS_MAX, shield=True):
                 await server.stop()
+            if unsynced:
+                config.unlink()
+                await trio.to_thread.run_sync(os.sync)
     finally:
         os.close(lock_fd)

@@ -21,9 +21,12 @@ from arc_es.ports import JournalUnavailable
 CHUNK_SECONDS_MAX: Final = 30.0
 """How long the server may take for the next chunk."""
 RESTORE_SECONDS_MAX: Final = 1_800.0
-"""How long the server may take to build the stream when it has all chunks."""
+"""How long the server may take with one chunk, and to finish: it may fsync each of many thousand messages."""
 CHUNK_BYTES: Final = 512 * 1024
-"""Of a restore: below the smallest `max_payload` that we accept."""
+"""Of a snapshot."""
+PIECE_BYTES: Final = 32 * 1024
+"""Of a restore. nats-server gives up on a piece that takes it 5 s, and pieces are compressed: one may be thousands of
+messages."""
 END_OF_FILE: Final = "204"
 
 
@@ -101,7 +104,7 @@ def _flow(bridge: Bridge, reply: str) -> Callable[[], None]:
 async def restore_snapshot(
     bridge: Bridge, config: dict[str, Any], state: dict[str, Any], chunks: AsyncIterable[bytes]
 ) -> dict[str, Any]:
-    """Make a stream from what `take_snapshot` gave; returns its state. `chunks`: pieces of at most `CHUNK_BYTES`.
+    """Make a stream from what `take_snapshot` gave; returns its state. `chunks`: pieces of `PIECE_BYTES`.
 
     Raises:
         SnapshotError: the server refused: there is such a stream, no room, or the bytes are damaged.
@@ -113,10 +116,10 @@ async def restore_snapshot(
         raise SnapshotError(f"stream {stream}: {answer['error'].get('description')}")
     subject = answer["deliver_subject"]
     async for chunk in chunks:
-        (taken,) = await bridge.ask([(subject, chunk)])
+        taken = await _ask_patiently(bridge, subject, chunk)
         if taken.data:
             _checked(stream, taken)
-    return _checked(stream, await _ask_patiently(bridge, subject))
+    return _checked(stream, await _ask_patiently(bridge, subject, b""))  # nothing: that was all
 
 
 def _checked(stream: str, message: Incoming) -> dict[str, Any]:
@@ -127,13 +130,13 @@ def _checked(stream: str, message: Incoming) -> dict[str, Any]:
     return state
 
 
-async def _ask_patiently(bridge: Bridge, subject: str) -> Incoming:
-    """Say that all was sent, and wait until the stream is there."""
+async def _ask_patiently(bridge: Bridge, subject: str, payload: bytes) -> Incoming:
+    """As `Bridge.ask`, for answers that take long. Raises JournalUnavailable."""
     answers = _Chunks()
 
     def send() -> str:
         inbox = bridge.expect(answers.take)
-        bridge.publish(subject, b"", reply=inbox)
+        bridge.publish(subject, payload, reply=inbox)
         return inbox
 
     inbox = await bridge.call(send)
@@ -144,6 +147,6 @@ async def _ask_patiently(bridge: Bridge, subject: str) -> Incoming:
 
 
 async def pieces(file: Any) -> AsyncIterator[bytes]:
-    """An open file, binary, in pieces of `CHUNK_BYTES`."""
-    while piece := await trio.to_thread.run_sync(file.read, CHUNK_BYTES):
+    """An open file, binary, in pieces of `PIECE_BYTES`."""
+    while piece := await trio.to_thread.run_sync(file.read, PIECE_BYTES):
         yield piece
