@@ -236,7 +236,10 @@ class BodyStore(Protocol):
         """Forget a ref, or the newest upload of a slot; harmless when it is gone."""
 
     def names(self) -> AsyncIterator[StoredName]:
-        """Everything that is stored, also what was broken off and was never whole, in no order."""
+        """Everything that is stored, also what was broken off and was never whole, in no order.
+
+        What is deleted meanwhile does no harm. It is a generator: whoever may stop early closes it (`aclosing`).
+        """
 
     def upload_url(self, slot: Slot, seconds: int) -> str | None:
         """A URL good for one method, PUT, for so long, straight to the store; None: through our own endpoints."""
