@@ -199,6 +199,8 @@ def _checked(config: Config) -> Config:
         )
     if config.signing_key is not None and len(config.signing_key.encode()) < SIGNING_KEY_BYTES_MIN:
         raise ConfigError(f"ARC_SIGNING_KEY must have at least {SIGNING_KEY_BYTES_MIN} bytes")
+    if any(len(key.encode()) < SIGNING_KEY_BYTES_MIN for key in (config.signing_keys_previous or "").split()):
+        raise ConfigError(f"ARC_SIGNING_KEYS_PREVIOUS: each key must have at least {SIGNING_KEY_BYTES_MIN} bytes")
     if config.log_level.upper() not in LOG_LEVELS:
         raise ConfigError(f"log_level must be one of {', '.join(LOG_LEVELS)}, not {config.log_level!r}")
     if config.public_url is not None and not _PUBLIC_URL.fullmatch(config.public_url):

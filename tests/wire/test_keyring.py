@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from arc_es.config import Config
+from arc_es.config import Config, ConfigError, load
 from arc_es.domain.limits import SECOND, URL_SECONDS_MAX
 from arc_es.keyring import (
     KEY_FILE,
@@ -87,6 +87,14 @@ def test_signer_and_sealer_use_the_whole_ring(tmp_path: Path) -> None:
     assert not before.signer().token_valid("cmd_1", after.signer().response_token("cmd_1", expires), expires, T0, 0)
     assert after.sealer().open(before.sealer().seal("t", "d", "x"), "d", "x") == "t"
     assert KEY_2 not in repr(after)
+
+
+@pytest.mark.parametrize("name", ["ARC_SIGNING_KEY", "ARC_SIGNING_KEYS_PREVIOUS"])
+def test_short_keys_are_refused_without_being_quoted(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="32 bytes") as refused:
+        load(environ={name: "a-short-key"}, toml=None)
+    assert "a-short-key" not in str(refused.value)
+    assert name in str(refused.value)
 
 
 # --- files
