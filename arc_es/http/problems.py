@@ -19,6 +19,7 @@ from arc_es.ports import BodyMissing, BodyStoreError, BodyTooLarge, JournalError
 from arc_es.wire import WireError, problem
 
 RETRY_AFTER_SECONDS: Final = 1
+UNAUTHORIZED: Final = 401
 JSON: Final = "application/json"
 
 log = logging.getLogger("arc_es.http")
@@ -78,12 +79,14 @@ def json_response(data: object, status: int = 200) -> Response:
 
 
 def problem_response(status: int, code: str, message: str, details: str | None = None) -> Response:
-    """An error answer, with Retry-After where waiting helps."""
+    """An error answer, with Retry-After where waiting helps, and WWW-Authenticate where a token does (RFC 9110)."""
     retryable = code in RETRYABLE
     said = None if details is None else details[:ECHO_CHARS_MAX]
     response = json_response(problem(code, message[:ECHO_CHARS_MAX], retryable=retryable, details=said), status)
     if retryable:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status == UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

@@ -38,6 +38,7 @@ def basic(user: str, password: str) -> str:
 async def test_without_a_known_token_everything_is_401(client: Client, method: str, path: str, header: str) -> None:
     answer = await client.call(method, path, raw=b"not even JSON", headers={"Authorization": header})
     answer.refused(401, "UNAUTHORIZED")
+    assert answer.headers["www-authenticate"] == "Bearer"
     assert ADMIN not in answer.body.decode()
 
 
