@@ -81,6 +81,7 @@ PORT_MAX: Final = 65_535
 _S3_PLACE: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 _PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?")
 PUSHERS: Final = ("http", "null")
+ORPHAN_SECONDS_MIN: Final = 3_600
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -224,6 +225,8 @@ def _check_push(config: Config) -> None:
 
 
 def _check_body_store(config: Config) -> None:
+    if config.orphan_seconds_min < ORPHAN_SECONDS_MIN:
+        raise ConfigError(f"orphan_seconds_min must be at least {ORPHAN_SECONDS_MIN}: longer than any request may take")
     if config.body_store == "nats":
         return
     if not _S3_PLACE.fullmatch(config.body_store):

@@ -21,7 +21,7 @@ _MIB: Final = 1024**2
 
 
 def backup(
-    directory: Path, *, data_dir: Path | None = None, nats_url: str | None = None, config: Path | None = None
+    directory: Path, /, *, data_dir: Path | None = None, nats_url: str | None = None, config: Path | None = None
 ) -> int:
     """Copy the journal, the bodies and the keys into a new directory, while the service runs or not.
 
@@ -44,7 +44,7 @@ def backup(
     return 0
 
 
-def restore(directory: Path, *, data_dir: Path, nats_url: str | None = None, replicas: int = 1) -> int:
+def restore(directory: Path, /, *, data_dir: Path, nats_url: str | None = None, replicas: int = 1) -> int:
     """Make a data directory from a backup. Nothing of it is started.
 
     For example:

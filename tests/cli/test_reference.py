@@ -59,7 +59,8 @@ def test_every_setting_is_explained_with_its_default(setting: Field[object]) -> 
     assert len(rows) == 1
     assert setting.default is not MISSING
     _, _, default, environment, option, meaning, _ = [cell.strip() for cell in rows[0].split("|")]
-    assert default.strip("`") == ("none" if setting.default is None else str(setting.default))
+    shown = str(setting.default).lower() if isinstance(setting.default, bool | None) else str(setting.default)
+    assert default.strip("`") == shown
     assert f"`ARC_{setting.name.upper()}`" in environment
     assert meaning
     flags = {flag for argument in build()["serve"].assemble_argument_collection() for flag in argument.names}
