@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Final
 
 import trio
@@ -68,12 +69,13 @@ class Sweep:
         """
         deleted = 0
         old: list[StoredName] = []
-        async for name in self._bodies.store.names():
-            if name.at <= self._clock.now() - self._orphan_micros_min:
-                old.append(name)
-            if len(old) >= BATCH_MAX:
-                deleted += await self._collect(old)
-                old = []
+        async with aclosing(self._bodies.store.names()) as names:
+            async for name in names:
+                if name.at <= self._clock.now() - self._orphan_micros_min:
+                    old.append(name)
+                if len(old) >= BATCH_MAX:
+                    deleted += await self._collect(old)
+                    old = []
         return deleted + await self._collect(old)
 
     async def _collect(self, names: Sequence[StoredName]) -> int:
