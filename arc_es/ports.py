@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -235,7 +235,7 @@ class BodyStore(Protocol):
     async def delete(self, name: str) -> None:
         """Forget a ref, or the newest upload of a slot; harmless when it is gone."""
 
-    def names(self) -> AsyncIterator[StoredName]:
+    def names(self) -> AsyncGenerator[StoredName, None]:
         """Everything that is stored, also what was broken off and was never whole, in no order.
 
         What is deleted meanwhile does no harm. It is a generator: whoever may stop early closes it (`aclosing`).

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from arc_es.actors.waiters import TargetOverloaded
 from arc_es.domain.errors import Rejected
 from arc_es.domain.limits import ECHO_CHARS_MAX, HEAD_BYTES_MAX
-from arc_es.ports import BodyMissing, BodyStoreError, BodyTooLarge, JournalError, JournalFull, Overloaded
+from arc_es.ports import BodyMissing, BodyStoreError, BodyStoreFull, BodyTooLarge, JournalError, JournalFull, Overloaded
 from arc_es.wire import WireError, problem
 
 RETRY_AFTER_SECONDS: Final = 1
@@ -135,6 +135,8 @@ def response_of(error: Exception) -> Response:  # noqa: PLR0911 - one return a f
             return problem_response(404, "OBJECT_NOT_FOUND", "There is nothing stored here")
         case BodyTooLarge():
             return problem_response(413, "PAYLOAD_TOO_LARGE", "The upload is larger than this service takes")
+        case BodyStoreFull():
+            return problem_response(507, "JOURNAL_FULL", "The body store has no room for this")
         case BodyStoreError():
             log.warning("The body store could not be used: %s", error)
             return problem_response(500, "STORAGE_OPERATION_FAILED", "The body store cannot be used now; try again")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
@@ -91,7 +91,7 @@ class MemoryBodyStore:
         self._bodies.pop(name, None)
         self._sealed.pop(name, None)
 
-    async def names(self) -> AsyncIterator[StoredName]:
+    async def names(self) -> AsyncGenerator[StoredName, None]:
         await self._reach()
         uploads = dict(self._uploads)
         for slot, ref in uploads.items():

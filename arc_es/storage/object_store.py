@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -104,7 +104,7 @@ class ObjectStore:
         if is_ref(name):
             await self._purge(chunk_subject(name))  # in this order: what is broken off here is an orphan
 
-    async def names(self) -> AsyncIterator[StoredName]:
+    async def names(self) -> AsyncGenerator[StoredName, None]:
         uploaded: set[str] = set()
         at = 0
         while page := await self._replica_page(META + ">", at + 1):

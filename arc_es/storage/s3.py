@@ -10,7 +10,7 @@ the provider does not answer is told from what it does not have by looking twice
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -167,7 +167,7 @@ class S3BodyStore:
         with suppress(BodyMissing):
             await self._find(name, obstore.delete, self._store, self._key(name))
 
-    async def names(self) -> AsyncIterator[StoredName]:
+    async def names(self) -> AsyncGenerator[StoredName, None]:
         pages = iter(obstore.list(self._store, f"{self._root}arc/commands", chunk_size=NAMES_PAGE))
         while page := await self._call(next, pages, None):
             for entry in page:
