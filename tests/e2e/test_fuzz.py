@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests.e2e.process import ServiceProcess, serving
 from tests.faults.test_service_hostile import ANSWERED, ATTACKS, UNREADABLE
 from tests.fuzz import seeds
-from tests.fuzz.strategies import Endpoint, Request, garbled, requests
+from tests.fuzz.strategies import Endpoint, Request, garbled, requests, sweep
 from tests.fuzz.world import ADMIN, World
 from tests.http import driver
 
@@ -22,8 +23,9 @@ BY_HEAD: Final = {"HEAD", "OPTIONS"}
 RAW: Final = [data for data in ATTACKS.values() if len(data) < 1_000]
 RAW_ALSO: Final = [data for table in (UNREADABLE, ANSWERED) for data, _ in table.values() if len(data) < 1_000]
 GROWTH_BYTES_MAX: Final = 64 * 1024 * 1024
-SMALL: Final = 150
-LARGE: Final = 1_500
+SMALL: Final = 5
+LARGE: Final = 50
+"""Random requests for each endpoint; and ten times as many raw ones."""
 
 
 async def endpoints() -> list[Endpoint]:
@@ -62,10 +64,11 @@ async def test_no_input_breaks_the_service_or_loses_a_command(service: ServicePr
 def fuzz(world: World, found: list[Endpoint], examples: int) -> None:
     """In a thread: Hypothesis, and the sockets of `World`, block."""
     witness = world.call("POST", "/commands", seeds.CREATE | {"deploymentId": "witness"})["commandId"]
-    run_requests(world, found, examples // 3)
+    for request in chain.from_iterable(map(sweep, found)):
+        world.fire(request)
     before = world.rss_bytes()
     run_requests(world, found, examples)
-    run_raw(world, examples // 3)
+    run_raw(world, 10 * examples)
     assert world.rss_bytes() - before < GROWTH_BYTES_MAX
     assert {200, 400, 404, 405, 422} <= set(world.statuses), world.statuses  # it got through to where it matters
 
@@ -80,12 +83,14 @@ def fuzz(world: World, found: list[Endpoint], examples: int) -> None:
 
 
 def run_requests(world: World, found: list[Endpoint], examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(requests(found))
-    def fire(request: Request) -> None:
-        world.fire(request)
+    for endpoint in found:
 
-    fire()
+        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(requests(endpoint))
+        def fire(request: Request) -> None:
+            world.fire(request)
+
+        fire()
 
 
 def run_raw(world: World, examples: int) -> None:

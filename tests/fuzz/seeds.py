@@ -43,7 +43,7 @@ TOKEN: Final = {
 }
 
 BODIES: Final[dict[str, list[Any]]] = {
-    "commands.create": [CREATE, CREATE | {"params": {"mode": "storage", "size": 3}}, CREATE | {"idempotencyKey": None}],
+    "commands.create": [CREATE, {"deploymentId": "fuzz", "command": "c", "params": {"mode": "storage", "size": 3}}],
     "commands.respond": [SUCCESS, FAILURE, {"status": "success", "response": {"mode": "storage", "size": 3}}],
     "commands.upload_complete": [{"size": 3}],
     "commands.put_payload": [{"params": INLINE, "response": SUCCESS}],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -107,6 +108,23 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, one in inside for place in _places(one, (*path, key)))]
 
 
+def _alike(value: Any) -> SearchStrategy[Any]:
+    """Odd values of the same kind, which get past the first look."""
+    match value:
+        case bool() | None:
+            return leaves
+        case int() | float():
+            return numbers
+        case str():
+            return texts
+        case _:
+            return junk()
+
+
+_LEFT_OUT: Final = object()
+DEEP: Final = json.loads("[" * 300 + "]" * 300)
+
+
 @st.composite
 def spoiled(draw: DrawFn, seed: Any) -> Any:
     """A JSON value with up to three places changed, left out or added."""
@@ -118,12 +136,56 @@ def spoiled(draw: DrawFn, seed: Any) -> Any:
             holder = holder[key]
         what = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
         if what == "replace":
-            holder[last] = draw(junk())
+            holder[last] = draw(st.one_of(_alike(holder[last]), junk()))
         elif what == "add" and isinstance(holder[last], dict):
             holder[last][draw(texts)] = draw(junk())
         elif what == "remove" and last != "":
             del holder[last]
     return root[""]
+
+
+ODD_VALUES: Final = [
+    None,
+    True,
+    -1,
+    1.5,
+    2**63,
+    2**64,
+    10**400,
+    "",
+    "\0",
+    "a:b",
+    "x" * 2_000,
+    "é",
+    [],
+    {},
+    [None],
+    DEEP,
+]
+
+
+def sweep(endpoint: Endpoint) -> Iterator[Request]:
+    """Each field of each valid body of an endpoint, left out and with each odd value: what chance may pass by."""
+    for seed in seeds.BODIES.get(endpoint.name, []):
+        root = {"": seed}
+        for *way, last in _places(root)[1:]:
+            for value in (*ODD_VALUES, _LEFT_OUT):
+                changed = copy.deepcopy(root)
+                holder: Any = changed
+                for key in way:
+                    holder = holder[key]
+                if value is not _LEFT_OUT:
+                    holder[last] = value
+                elif last != "":
+                    del holder[last]
+                body = b"" if changed[""] is None else json.dumps(changed[""]).encode()
+                yield Request(endpoint.method, _known_path(endpoint), (("Content-Type", "application/json"),), body)
+
+
+def _known_path(endpoint: Endpoint) -> tuple[str | Known, ...]:
+    """The path of an endpoint with the first known thing for each argument."""
+    texts = _ARGUMENT.split(endpoint.rule)
+    return tuple(Known(text, 0) if index % 2 else text for index, text in enumerate(texts))
 
 
 @st.composite
@@ -190,9 +252,8 @@ headers = st.lists(
 
 
 @st.composite
-def requests(draw: DrawFn, endpoints: list[Endpoint]) -> Request:
-    """A request to one of the endpoints, or to something like it."""
-    endpoint = draw(st.sampled_from(endpoints))
+def requests(draw: DrawFn, endpoint: Endpoint) -> Request:
+    """A request to an endpoint, or to something like it."""
     method = draw(rarely(st.sampled_from(METHODS), endpoint.method))
     path: list[str | Known] = [draw(rarely(st.sampled_from(["/v1/", "//v1", "/v1/v1", "/v2"]), "/v1"))]
     at = 0
