@@ -131,17 +131,15 @@ def response_of(error: Exception) -> Response:  # noqa: PLR0911 - one return a f
             return problem_response(429, "OVERLOADED", str(error))
         case Overloaded():
             return problem_response(503, "OVERLOADED", str(error))
+        case JournalFull() | BodyStoreFull():
+            return problem_response(507, "JOURNAL_FULL", "There is no room for this now")
         case BodyMissing():
             return problem_response(404, "OBJECT_NOT_FOUND", "There is nothing stored here")
         case BodyTooLarge():
             return problem_response(413, "PAYLOAD_TOO_LARGE", "The upload is larger than this service takes")
-        case BodyStoreFull():
-            return problem_response(507, "JOURNAL_FULL", "The body store has no room for this")
         case BodyStoreError():
             log.warning("The body store could not be used: %s", error)
             return problem_response(500, "STORAGE_OPERATION_FAILED", "The body store cannot be used now; try again")
-        case JournalFull():
-            return problem_response(507, "JOURNAL_FULL", "The journal has no room for new commands")
         case JournalError():
             log.warning("The journal could not be used: %s", error)
             return problem_response(503, "JOURNAL_UNAVAILABLE", "The journal cannot be reached now; try again")
