@@ -8,7 +8,7 @@ from arc_es.domain.limits import INLINE_BYTES_MAX
 from arc_es.leasing import Granted
 from arc_es.links import TRANSFER_SECONDS, Links
 from arc_es.ports import Slot
-from arc_es.signing import LIFETIME_SECONDS_MIN, TOLERANCE_SECONDS
+from arc_es.signing import TOLERANCE_SECONDS, response_seconds
 from arc_es.wire import PROTOCOL, format_time, target_json
 
 
@@ -18,7 +18,7 @@ class Envelopes:
     def __init__(self, links: Links, lease_seconds: int) -> None:
         self._links = links
         self._download_seconds = max(TRANSFER_SECONDS, lease_seconds + TOLERANCE_SECONDS)
-        self._respond_seconds = max(LIFETIME_SECONDS_MIN, lease_seconds + TOLERANCE_SECONDS)
+        self._respond_seconds = response_seconds(lease_seconds)
 
     def lease(self, granted: Granted) -> dict[str, Any]:
         """A LeaseInfo (`arc.v1` 3.11)."""

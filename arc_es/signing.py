@@ -27,9 +27,9 @@ def key_from_admin_token(admin_token: str) -> bytes:
     return hashlib.sha256(f"{admin_token}:commands-response-signing".encode()).digest()
 
 
-def response_expires(now: Micros, lease_seconds: int) -> int:
-    """Unix seconds until which a response URL given out now is good."""
-    return now // SECOND + max(LIFETIME_SECONDS_MIN, lease_seconds + TOLERANCE_SECONDS)
+def response_seconds(lease_seconds: int) -> int:
+    """How long the response token and the response upload URL of a lease live (`arc.v1` section 0)."""
+    return max(LIFETIME_SECONDS_MIN, lease_seconds + TOLERANCE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,11 +115,5 @@ class TokenIdTaken(Rejected):
     code = "CONFLICT"
 
 
-class NotImplementedHere(Rejected):
-    """This operation is not supported by this version of the service."""
-
-    code = "OPERATION_NOT_SUPPORTED"
-
-
 class ImpossibleHistory(Exception):
     """The stored events of a command contradict the transition table: a bug, or a damaged journal. Never handled."""
