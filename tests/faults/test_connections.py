@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import socket
-import sys
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -61,19 +60,7 @@ async def serving() -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
-FRAMES_KEEP_CALLERS = pytest.mark.xfail(
-    sys.version_info >= (3, 13),
-    reason="an error's frames hold their callers there: some KiB stay of each connection that ends in an error",
-)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        pytest.param(data, id=name, marks=FRAMES_KEEP_CALLERS if name == "garbage" else ())
-        for name, data in REQUESTS.items()
-    ],
-)
+@pytest.mark.parametrize("data", REQUESTS.values(), ids=REQUESTS)
 async def test_a_connection_that_was_frozen_and_ended_is_freed(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     freed = trio.Event()
     watched: list[weakref.ref[server.PatientStream]] = []
