@@ -314,8 +314,8 @@ class CreateRequest:
 def parse_create(value: object, now: Micros, allow: Callable[[str, str | None, str], None]) -> CreateRequest:
     """Read a create request: first the shape (422), then the values in the order of `arc.v1` 2.1 (400).
 
-    Between the two `allow` is told the deployment, the requested target and the command; it raises if the caller has no right to
-    them (`arc.v1` 1.7).
+    Between the two `allow` is told the deployment, the requested target and the command; it raises if the caller has no
+    right to them (`arc.v1` 1.7).
     """
     data = parse_object(value)
     deployment_id = required(data, "deploymentId", text)
