@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = "127.0.0.1:8420"
 WALK = re.compile(r"<!-- walk -->\n```bash\n(.*?)```\n<!-- end of walk -->", re.DOTALL)
 AGENT = re.compile(r"<!-- agent -->\n```python\n(.*?)```\n<!-- end of agent -->", re.DOTALL)
+LARGE_BODIES = re.compile(r"<!-- (?:caller|agent|result) -->\n```bash\n(.*?)```\n<!-- end of", re.DOTALL)
 SHOWN = "#> "
 
 pytestmark = pytest.mark.slow
@@ -64,16 +66,29 @@ def address(tmp_path: Path) -> Iterator[str]:
         process.communicate()
 
 
-def test_walk_of_the_readme_prints_what_it_shows(address: str) -> None:
-    walk = fenced("README.md", WALK)
+def check_walk(walk: str, address: str, folder: Path) -> None:
+    """Run a walk against a service; it must print what it shows."""
     script = walk.replace(DEFAULT, address)
-    done = subprocess.run(["bash", "-eu"], input=script, capture_output=True, text=True, timeout=60, check=False)
+    bash = ["bash", "-eu", "-o", "pipefail"]
+    done = subprocess.run(bash, input=script, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     shown = [line.removeprefix(SHOWN) for line in walk.splitlines() if line.startswith(SHOWN)]
     printed = done.stdout.splitlines()
     assert len(shown) == len(printed), done.stdout
     for wanted, found in zip(shown, printed, strict=True):
         assert re.fullmatch(re.escape(wanted).replace("…", ".+"), found), f"shown:   {wanted}\nprinted: {found}"
+
+
+def test_walk_of_the_readme_prints_what_it_shows(address: str, tmp_path: Path) -> None:
+    check_walk(fenced("README.md", WALK), address, tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+def test_walk_of_the_howto_on_large_bodies_prints_what_it_shows(address: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs/howto/large-bodies.md").read_text("utf-8")
+    blocks = LARGE_BODIES.findall(page)
+    assert len(blocks) == 3
+    check_walk("".join(blocks), address, tmp_path)
 
 
 def called(address: str, command: str, params: str) -> subprocess.CompletedProcess[str]:
