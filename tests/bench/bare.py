@@ -15,16 +15,27 @@ ANSWER = (
     b'{"commandId":"cmd_3b1f6a52-6c1d-4f0e-9a55-0d3a1f2b7c11","state":"PENDING","inlineAllowedUpTo":150000,'
     b'"next":"poll"}'
 )
+BODY = bytes(1024 * 1024)
 
 
 def main() -> None:
-    """Serve POST /v1/commands on a free port of 127.0.0.1."""
+    """Serve POST /v1/commands, and PUT and GET /v1/storage, on a free port of 127.0.0.1."""
     app = QuartTrio("bare", static_folder=None)
 
     @app.post("/v1/commands")
     async def create() -> Response:
         await request.get_data()
         return Response(ANSWER, content_type="application/json")
+
+    @app.put("/v1/storage")
+    async def upload() -> Response:
+        async for _ in request.body:
+            pass
+        return Response(b"")
+
+    @app.get("/v1/storage")
+    async def download() -> Response:
+        return Response(BODY, content_type="application/octet-stream")
 
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.setblocking(False)  # noqa: FBT003 - a positional-only parameter

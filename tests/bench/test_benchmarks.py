@@ -14,6 +14,8 @@ SMALL = {
     "create": ["--rounds", "1", "--requests", "160"],
     "lifecycle": ["--commands", "64"],
     "push": ["--commands", "64"],
+    "bodies": ["--rounds", "1", "--bodies", "16"],
+    "auth": ["--rounds", "1", "--requests", "160"],
     "wake": ["--commands", "20"],
     "replay": ["--commands", "500"],
     "fold": ["--commands", "500"],
