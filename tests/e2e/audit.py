@@ -7,9 +7,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from tests.e2e.crowd import Log
+from tests.e2e.crowd import STORED_BYTES, Log, announced_digest, large
 
 STATE_OF_END = {"CommandSucceeded": "SUCCEEDED", "CommandFailed": "FAILED", "CommandExpired": "EXPIRED"}
+
+ANNOUNCED = announced_digest(STORED_BYTES)
 
 
 class Story:
@@ -84,9 +86,12 @@ class Story:
 
 
 def promised_but_not_told(
-    command_id: str, status: dict[str, Any], events: Sequence[dict[str, Any]], log: Log
+    command_id: str, status: dict[str, Any], events: Sequence[dict[str, Any]], log: Log, result: bytes | None = None
 ) -> list[str]:
-    """What is wrong with a command; all that was acknowledged about it must be in its history, once."""
+    """What is wrong with a command; all that was acknowledged about it must be in its history, once.
+
+    result: what its status leads to, if that is not inside.
+    """
     story = Story(events)
     wrong = list(story.violations)
     promised = {lease_id: attempt for lease_id, (owner, attempt) in log.leases.items() if owner == command_id}
@@ -99,10 +104,13 @@ def promised_but_not_told(
         wrong.append(f"lost answers {log.answered[command_id] - story.answers}")
     if not story.answers <= log.sent[command_id]:
         wrong.append(f"has answers from nowhere {story.answers - log.sent[command_id]}")
+    if command_id in log.stored and not story.answers & {hashlib.sha256(large(command_id)).hexdigest(), ANNOUNCED}:
+        wrong.append(f"lost an uploaded answer, has {story.answers}")
     if story.end is None or status["state"] != STATE_OF_END[story.end["type"]]:
         wrong.append(f"is {status['state']}, its history says {story.end}")
     elif status["state"] == "SUCCEEDED":
-        raw = base64.b64decode(status["response"]["response"]["inlineBase64"])
-        if hashlib.sha256(raw).hexdigest() != story.end["data"]["response"]["sha256"]:
+        inside = status["response"]["response"].get("inlineBase64")
+        raw = result if inside is None else base64.b64decode(inside)
+        if raw is not None and hashlib.sha256(raw).hexdigest() != story.end["data"]["response"]["sha256"]:
             wrong.append("shows another answer than its history")
     return [f"{command_id} {violation}" for violation in wrong]

@@ -15,6 +15,7 @@ import trio
 
 from tests.e2e.http import Answer, Client, NoAnswer, create_body, lease_body, submit_path
 from tests.e2e.process import ServiceProcess
+from tests.e2e.transfer import target_of
 
 TARGETS = ("a", "b", "c")
 TERMINAL = ("SUCCEEDED", "FAILED", "EXPIRED")
@@ -22,6 +23,8 @@ RETRY_SECONDS = 0.05
 RETRY_AFTER = (408, 429, 500, 502, 503, 504)
 LARGE_BYTES = 6_000
 """More than fits an event: stored as a message of its own, in one batch with the event."""
+STORED_BYTES = 200_000
+"""More than travels inside JSON: kept in the body store."""
 
 
 @dataclass
@@ -34,6 +37,10 @@ class Log:
     released: set[str] = field(default_factory=set)
     answered: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     sent: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    params: dict[str, str] = field(default_factory=dict)
+    """Digests of the params that were uploaded, by command."""
+    stored: set[str] = field(default_factory=set)
+    """Commands that were answered with an uploaded result."""
     ends: dict[str, Any] = field(default_factory=dict)
     troubles: int = 0
     violations: list[str] = field(default_factory=list)
@@ -78,10 +85,25 @@ class Log:
         if answer.status != 200:
             self.violations.append(f"status of {command_id}: {answer.status} {answer.body!r}")
         elif answer.json["state"] in TERMINAL:
-            if self.ends.setdefault(command_id, answer.json) != answer.json:
-                self.violations.append(f"{command_id} ended as {self.ends[command_id]}, later {answer.json}")
+            end = without_url(answer.json)
+            if self.ends.setdefault(command_id, end) != end:
+                self.violations.append(f"{command_id} ended as {self.ends[command_id]}, later {end}")
         elif command_id in self.ends:
             self.violations.append(f"{command_id} came back from its end: {answer.json}")
+
+
+def without_url(status: dict[str, Any]) -> dict[str, Any]:
+    """A status without the download URL, which is a new one each time."""
+    response = status.get("response") or {}
+    if response.get("status") != "success":
+        return status
+    body = {name: value for name, value in response["response"].items() if name != "storageGetRequest"}
+    return {**status, "response": {**response, "response": body}}
+
+
+def large(mark: str) -> bytes:
+    """A body for the body store that no other mark has."""
+    return (mark.encode() * (STORED_BYTES // len(mark.encode()) + 1))[:STORED_BYTES]
 
 
 class Crowd:
@@ -141,9 +163,27 @@ class Crowd:
         body = self._body(idempotencyKey=key)
         if "deadline" in body:  # may have passed when it is repeated
             del body["deadline"]
+        if self._random.random() < 0.1:
+            return await self._create_with_upload(client, key, body)
         command_id = self._created(await self.insist(client, "POST", "/commands", body), key)
         if self._random.random() < 0.3:
             self._created(await self.insist(client, "POST", "/v1/commands", body), key)
+        return command_id
+
+    async def _create_with_upload(self, client: Client, key: str, body: dict[str, object]) -> str | None:
+        raw = large(key)
+        body["params"] = {"mode": "storage", "size": len(raw)}
+        created = await self.insist(client, "POST", "/commands", body)
+        command_id = self._created(created, key)
+        if command_id is None:
+            return None
+        self._log.params[command_id] = hashlib.sha256(raw).hexdigest()
+        uploaded = await self.insist(client, "PUT", target_of(created.json["storageUpload"]["putRequest"]), raw)
+        size = {"size": len(raw)}
+        done = await self.insist(client, "POST", f"/commands/{command_id}/upload-complete", size)
+        was_done_before = done.status == 400 and done.json["code"] == "INVALID_STATE_TRANSITION"
+        if uploaded.status != 200 or not (done.status == 200 or was_done_before):
+            self._log.violations.append(f"upload: {uploaded.status}, {done.status} {done.body!r}")
         return command_id
 
     def _created(self, answer: Answer, key: str | None) -> str | None:
@@ -194,6 +234,10 @@ class Crowd:
                 self._log.violations.append(f"release: {answer.status} {answer.body!r}")
             return
         command_id = lease["commandId"]
+        await self._check_params(client, lease)
+        if fate < 0.35:
+            await self._answer_with_upload(client, lease)
+            return
         response, sha256 = self._response(f"{lease['leaseId']}")
         self._log.sent[command_id].add(sha256)
         answer = await self.insist(client, "PUT", submit_path(lease), response)
@@ -201,6 +245,29 @@ class Crowd:
             self._log.answer(command_id, sha256)
         else:
             self._log.violations.append(f"answer: {answer.status} {answer.body!r}")
+
+    async def _check_params(self, client: Client, lease: dict[str, Any]) -> None:
+        """Uploaded params come as they were."""
+        request = lease["envelope"]["params"].get("storageGetRequest")
+        if request is None:
+            return
+        found = await self.insist(client, "GET", target_of(request))
+        if hashlib.sha256(found.body).hexdigest() != self._log.params.get(lease["commandId"]):
+            self._log.violations.append(f"params of {lease['commandId']}: {found.status}, {len(found.body)} bytes")
+
+    async def _answer_with_upload(self, client: Client, lease: dict[str, Any]) -> None:
+        """All agents make the same result of a command: of several uploads the last counts, whoever answers first."""
+        command_id = lease["commandId"]
+        raw = large(command_id)
+        self._log.sent[command_id] |= {hashlib.sha256(raw).hexdigest(), announced_digest(len(raw))}
+        upload = target_of(lease["envelope"]["responseHandling"]["storageUploadRequest"])
+        uploaded = await self.insist(client, "PUT", upload, raw)
+        stored = {"mode": "storage", "size": len(raw), "storagePutUsed": True}
+        answer = await self.insist(client, "PUT", submit_path(lease), {"status": "success", "response": stored})
+        if (uploaded.status, answer.status) == (200, 200):
+            self._log.stored.add(command_id)
+        else:
+            self._log.violations.append(f"stored answer: {uploaded.status}, {answer.status} {answer.body!r}")
 
     def _response(self, mark: str) -> tuple[dict[str, object], str]:
         """An answer that no other is equal to, and the digest that the history has of it."""
@@ -210,3 +277,8 @@ class Crowd:
         raw = mark.encode() * (1 if self._random.random() < 0.9 else LARGE_BYTES // len(mark))
         inline = {"mode": "inline", "inlineBase64": base64.b64encode(raw).decode()}
         return {"status": "success", "response": inline}, hashlib.sha256(raw).hexdigest()
+
+
+def announced_digest(size: int) -> str:
+    """What the history has of an answer that came after the end, when its upload was no longer kept."""
+    return hashlib.sha256(f"storage\0{size}".encode()).hexdigest()

@@ -55,8 +55,8 @@ class Client:
             self._stream = None
 
     async def call(self, method: str, path: str, data: object = None, **headers: str) -> Answer:
-        """One request. Raises NoAnswer."""
-        body = b"" if data is None else orjson.dumps(data)
+        """One request; bytes are sent as they are, anything else as JSON. Raises NoAnswer."""
+        body = data if isinstance(data, bytes) else b"" if data is None else orjson.dumps(data)
         try:
             with trio.fail_after(ANSWER_SECONDS):
                 return await self._call(method, path, body, headers)

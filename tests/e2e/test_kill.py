@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +26,7 @@ from tests.e2e.audit import promised_but_not_told
 from tests.e2e.crowd import Crowd, Log
 from tests.e2e.http import Client, create_body, lease_body
 from tests.e2e.process import ServiceProcess, serving
+from tests.e2e.transfer import target_of
 
 CALLERS, AGENTS = 4, 4
 SETTLE_SECONDS = 60
@@ -72,7 +75,8 @@ async def kill_and_audit(tmp_path: Path, *, kills: list[str], progress_per_kill:
     assert log.violations == []
     assert log.troubles > 0, "no client noticed anything: nothing was tested"
     shown = (
-        f"{len(log.created)} created, {len(log.leases)} leased, {len(log.answered)} answered, {log.troubles} troubles"
+        f"{len(log.created)} created, {len(log.leases)} leased, {len(log.answered)} answered, {log.troubles} troubles,"
+        f" {len(log.params)} uploaded params, {len(log.stored)} uploaded results"
     )
     print(shown)
     assert "Traceback" not in service.stderr.read_text()
@@ -161,7 +165,21 @@ async def check_histories(service: ServiceProcess, log: Log) -> None:
                 log.read(command_id, status)
                 events = await client.call("GET", f"/commands/{command_id}/events")
                 assert events.status == 200, events
-                log.violations += promised_but_not_told(command_id, status.json, events.json["events"], log)
+                succeeded = status.json["state"] == "SUCCEEDED"
+                result = await body_of(client, status.json["response"]["response"]) if succeeded else None
+                log.violations += promised_but_not_told(command_id, status.json, events.json["events"], log, result)
+                if command_id in log.params:
+                    payload = (await client.call("GET", f"/commands/{command_id}/payload")).json
+                    params = await body_of(client, payload["params"])
+                    if hashlib.sha256(params).hexdigest() != log.params[command_id]:
+                        log.violations.append(f"{command_id} has other params than were uploaded: {payload['params']}")
+
+
+async def body_of(client: Client, spec: Mapping[str, Any]) -> bytes:
+    """The bytes of a BodySpec."""
+    if spec["mode"] == "inline":
+        return base64.b64decode(spec["inlineBase64"])
+    return (await client.call("GET", target_of(spec["storageGetRequest"]))).body
 
 
 async def check_replay(service: ServiceProcess, log: Log) -> None:
