@@ -48,8 +48,13 @@ class Lookup:
     async def known(self, command_id: str) -> Row:
         """The row; raises CommandNotFound only when no node has made the command."""
         if self._models.status.get(command_id) is None:
-            await self._follower.caught_up()  # another node may have made it a moment ago
+            await self.latest(command_id)  # another node may have made it a moment ago
         return self.row(command_id)
+
+    async def latest(self, command_id: str) -> Row | None:
+        """The row, with all that any node has stored up to now; None if there is no such command."""
+        await self._follower.caught_up()
+        return self._models.status.get(command_id)
 
     def row(self, command_id: str) -> Row:
         row = self._models.status.get(command_id)

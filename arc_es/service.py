@@ -6,7 +6,6 @@ import logging
 import math
 import uuid
 from dataclasses import dataclass, replace
-from typing import Final
 
 import trio
 
@@ -78,9 +77,6 @@ from arc_es.wire import (
     StorageBody,
     SuccessResponse,
 )
-
-OVERDUE_SECONDS_MAX: Final = 2.0
-"""How long a status poll waits until what is overdue has been applied."""
 
 log = logging.getLogger("arc_es")
 
@@ -241,8 +237,12 @@ class Service:
         return await self._lookup.known(command_id)
 
     def peek(self, command_id: str) -> Row | None:
-        """The row of a command, None if there is none: for checks that come before existence."""
+        """The row of a command, None if this node knows of none: for checks that come before existence."""
         return self._models.status.get(command_id)
+
+    async def latest(self, command_id: str) -> Row | None:
+        """The row of a command with all that any node has stored up to now, None if there is none."""
+        return await self._lookup.latest(command_id)
 
     def target_of(self, facts: Facts) -> Target:
         """The target of a command with the type that is known of it by now."""

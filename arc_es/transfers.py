@@ -65,6 +65,9 @@ class Transfers:
         """
         row = self._models.status.get(slot.command_id)
         found = await self._found(slot, row)
+        if not isinstance(found, Inline | InStore):
+            row = await self._lookup.latest(slot.command_id)  # another node may have fixed it a moment ago
+            found = await self._found(slot, row)
         if isinstance(found, Inline):
             return found
         if isinstance(found, InStore):
