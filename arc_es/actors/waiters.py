@@ -53,11 +53,11 @@ class Waiters:
         self._waiters_max = waiters_max
         self._waiters_per_target_max = waiters_per_target_max
         self._queues: dict[Queue, OrderedDict[int, Waiter]] = {}
-        self._count = 0
+        self._inside: set[int] = set()  # tickets
         self._tickets = 0
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._inside)
 
     def waiting(self, deployment_id: str, target_id: str) -> int:
         """How many agents wait for exactly this target."""
@@ -65,10 +65,10 @@ class Waiters:
 
     def join(self, deployment_id: str, *targets: str | None) -> Waiter:
         """Queue up at the end. Raises Overloaded when the room is full, TargetOverloaded when a queue is too long."""
-        longest = max(len(self._queues.get((deployment_id, target), ())) for target in targets)
+        longest = max((len(self._queues.get((deployment_id, target), ())) for target in targets), default=0)
         if longest >= self._waiters_per_target_max:
             raise TargetOverloaded("Too many agents are waiting for this target")
-        if self._count >= self._waiters_max:
+        if len(self._inside) >= self._waiters_max:
             raise Overloaded("Too many agents are waiting")
         self._tickets += 1
         waiter = Waiter(deployment_id, targets, self._tickets)
@@ -115,19 +115,19 @@ class Waiters:
         queues = [self._queues.setdefault(name, OrderedDict()) for name in names]
         for queue in queues:
             queue[waiter.ticket] = waiter
-        self._count += 1
+        self._inside.add(waiter.ticket)
         return queues
 
     def _remove(self, waiter: Waiter) -> None:
-        was_inside = False
+        if waiter.ticket not in self._inside:
+            return
+        self._inside.remove(waiter.ticket)
         for target in waiter.targets:
             name = (waiter.deployment_id, target)
-            queue = self._queues.get(name)
-            if queue is not None and queue.pop(waiter.ticket, None) is not None:
-                was_inside = True
-                if not queue:
-                    del self._queues[name]
-        self._count -= was_inside
+            queue = self._queues[name]
+            del queue[waiter.ticket]
+            if not queue:
+                del self._queues[name]
 
     def _first(self, deployment_id: str, target_id: str) -> Waiter | None:
         exact = self._queues.get((deployment_id, target_id))

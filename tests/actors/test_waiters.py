@@ -103,6 +103,18 @@ def test_a_full_room_refuses() -> None:
     room.join()
 
 
+def test_who_waits_for_nothing_is_counted_and_served_nothing() -> None:
+    """A token of exact targets may lose them all while it asks: their types are settled by others."""
+    room = Room()
+    waiter = room.waiters.join("dep")
+    room.create()
+    room.waiters.leave(waiter)
+    room.waiters.rejoin(waiter)
+    assert (waiter.handed, len(room.waiters)) == ([], 1)
+    room.waiters.leave(waiter)
+    assert len(room.waiters) == 0
+
+
 def test_how_many_wait_for_a_target() -> None:
     room = Room()
     room.join()
