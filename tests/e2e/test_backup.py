@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 import trio
 
 from tests.e2e.audit import promised_but_not_told
@@ -18,7 +19,6 @@ from tests.e2e.http import create_body
 from tests.e2e.process import ROOT, ServiceProcess, environ, serving
 
 SECONDS_MAX = 120
-PROGRESS = 600
 
 
 async def arc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
@@ -43,7 +43,8 @@ async def histories(service: ServiceProcess, command_ids: set[str]) -> dict[str,
         return found
 
 
-async def test_a_backup_of_a_busy_service_holds_all_that_was_acknowledged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("progress", [100, pytest.param(600, marks=pytest.mark.slow)])
+async def test_a_backup_of_a_busy_service_holds_all_that_was_acknowledged(tmp_path: Path, progress: int) -> None:
     log, copy, target = Log(), tmp_path / "copy", tmp_path / "restored"
     with trio.fail_after(SECONDS_MAX):
         async with serving(tmp_path / "data", "--log-level", "WARNING") as service:
@@ -52,7 +53,7 @@ async def test_a_backup_of_a_busy_service_holds_all_that_was_acknowledged(tmp_pa
                 for _ in range(4):
                     nursery.start_soon(crowd.caller)
                     nursery.start_soon(crowd.agent)
-                await log.until(PROGRESS)
+                await log.until(progress)
                 acknowledged, ends = set(log.created), dict(log.ends)
                 before = await histories(service, acknowledged)
                 started = log.progress
