@@ -42,6 +42,8 @@ EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
         e.PayloadStored,
         e.TokenCreated,
         e.TokenRevoked,
+        e.CheckpointKeyAdded,
+        e.CheckpointSigned,
     )
 }
 """Every event class ever stored, by its stored name."""

@@ -136,6 +136,12 @@ class Journal(Protocol):
     async def history(self, key: Key) -> list[Message]:
         """All messages of a history, in order. Raises as `read`."""
 
+    async def page(self, after: int, limit: int, bytes_max: int) -> list[Message]:
+        """The first event messages of all histories after a position, in order and without gaps.
+
+        At most `limit` of them, of about `bytes_max` together, but at least one if there is any. Raises as `read`.
+        """
+
     async def end(self) -> int:
         """The position of the last event message, 0 if there is none. Raises as `read`."""
 
@@ -414,6 +420,40 @@ class TokensView(Protocol):
         """Ids and tokens, in order of their making."""
 
 
+class SignedCheckpoint(Protocol):
+    """A checkpoint as it was stored. position: of the message that holds it. covered: that of the last it covers."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def note(self) -> str: ...
+    @property
+    def at(self) -> Micros: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def covered(self) -> int: ...
+
+
+class CheckpointsView(Protocol):
+    """The signed state of the log."""
+
+    @property
+    def origin(self) -> str | None:
+        """The name of the log, None as long as it has no key."""
+
+    @property
+    def key_notes(self) -> tuple[str, ...]:
+        """The announcements of all keys, in order."""
+
+    @property
+    def latest(self) -> SignedCheckpoint | None:
+        """The checkpoint over most of the log."""
+
+    def version(self, name: str) -> int:
+        """The version of the history of the keys, or of the checkpoints of a day that is not over."""
+
+
 class StatsView(Protocol):
     """Counts over everything."""
 
@@ -448,6 +488,8 @@ class ReadModels(Protocol):
     def payloads(self) -> PayloadsView: ...
     @property
     def tokens(self) -> TokensView: ...
+    @property
+    def checkpoints(self) -> CheckpointsView: ...
     @property
     def stats(self) -> StatsView: ...
 

@@ -80,6 +80,9 @@ def events() -> str:
     parts += ["## Events of an access token", ""]
     for cls in get_args(e.TokenEvent):
         parts += _described(cls)
+    parts += ["## Events of the log itself", ""]
+    for cls in get_args(e.LogEvent):
+        parts += _described(cls)
     parts += ["## Records inside events", ""]
     for record in RECORDS:
         parts += _described(record)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, PayloadKey, Recorded, TokenKey
+from collections.abc import Iterable, Iterator
+
+from arc_es.domain.recorded import CommandKey, DeploymentKey, LogKey, PayloadKey, Recorded, TokenKey
+from projections.checkpoints import CheckpointsProjection
+from projections.change import Row
 from projections.deployments import DeploymentsProjection
 from projections.due import DueProjection
 from projections.idempotency import IdempotencyProjection
 from projections.payloads import PayloadsProjection
 from projections.pending import PendingProjection
+from projections.plain import Plain
 from projections.stats import StatsProjection
 from projections.status import StatusProjection
 from projections.tokens import TokensProjection
@@ -25,6 +30,7 @@ class Projections:
         self.deployments = DeploymentsProjection()
         self.payloads = PayloadsProjection()
         self.tokens = TokensProjection()
+        self.checkpoints = CheckpointsProjection()
         self.stats = StatsProjection()
 
     def apply(self, recorded: Recorded) -> str | None:
@@ -43,6 +49,8 @@ class Projections:
                 self.payloads.apply_recorded(key, recorded)
             elif isinstance(key, TokenKey):
                 self.tokens.apply_recorded(key, recorded)
+            elif isinstance(key, LogKey):
+                self.checkpoints.apply_recorded(key, recorded)
             self.stats.count(len(recorded.events))
             return None
         change = self.status.apply(key, recorded)
@@ -53,3 +61,39 @@ class Projections:
         self.deployments.apply(change)
         pushed = change.after.facts.route.delivery == "push"
         return self.pushes.apply(change) if pushed else self.pending.apply(change)
+
+    def dump(self) -> Iterator[tuple[str, Plain]]:
+        """Everything as named pieces of plain data; the same for all folds of the same decisions.
+
+        What follows from the states of the commands is not in it, nor what only this process knows, such as
+        reservations. Nothing may be applied before the last piece was taken.
+        """
+        for piece in self.status.dump():
+            yield "status", piece
+        yield "pending", self.pending.dump()
+        yield "pushes", self.pushes.dump()
+        yield "idempotency", self.idempotency.dump()
+        yield "deployments", self.deployments.dump()
+        yield "payloads", self.payloads.dump()
+        yield "tokens", self.tokens.dump()
+        yield "stats", self.stats.dump()
+
+    def load(self, pieces: Iterable[tuple[str, Plain]]) -> None:
+        """Take in all that was dumped, in its order; only into new projections."""
+        live: list[Row] = []
+        rest: dict[str, Plain] = {}
+        for name, piece in pieces:
+            if name == "status":
+                live += self.status.load(piece)
+            else:
+                rest[name] = piece
+        pushed = [row for row in live if row.state.facts.route.delivery == "push"]
+        pulled = [row for row in live if row.state.facts.route.delivery != "push"]
+        self.pending.load(rest["pending"], pulled)
+        self.pushes.load(rest["pushes"], pushed)
+        self.due.load(live)
+        self.idempotency.load(rest["idempotency"], self.status.get)
+        self.deployments.load(rest["deployments"])
+        self.payloads.load(rest["payloads"])
+        self.tokens.load(rest["tokens"])
+        self.stats.load(rest["stats"])

@@ -22,7 +22,7 @@ from arc_es.codec import digest, encode
 from arc_es.domain.decide import decide
 from arc_es.domain.deployments import DeploymentIntent, decide_deployment
 from arc_es.domain.errors import Rejected
-from arc_es.domain.events import Body, CommandEvent, Event, PayloadStored, TokenEvent
+from arc_es.domain.events import Body, CommandEvent, Event, LogEvent, PayloadStored, TokenEvent
 from arc_es.domain.ids import Micros
 from arc_es.domain.intents import Intent, Tick
 from arc_es.domain.payloads import NO_PAYLOAD, decide_payload
@@ -32,6 +32,7 @@ from arc_es.domain.recorded import (
     Decision,
     DeploymentKey,
     Key,
+    LogKey,
     PayloadKey,
     Principal,
     TokenKey,
@@ -146,6 +147,18 @@ class Turns:
                 lambda: tokens.version(token_id),
                 lambda now: (by, decide_token(intent, tokens.get(token_id))),
             )
+
+    async def perform_log(self, name: str, next_of: Callable[[Micros], LogEvent | None]) -> None:
+        """Store what the service says about the log, as long as there is something to say. Raises as `perform`."""
+        key = LogKey(name)
+        checkpoints = self._models.checkpoints
+
+        def next_events(now: Micros) -> tuple[Principal, tuple[Event, ...]]:
+            event = next_of(now)
+            return SERVICE, () if event is None else (event,)
+
+        async with self.directory.turn(key):
+            await self._decided(key, lambda: checkpoints.version(name), next_events)
 
     async def perform_each(self, asks: Sequence[Ask], *, skip_busy: bool = False) -> list[Row | None]:
         """Do many things with one append; what is refused or lost to somebody else is None and unchanged.

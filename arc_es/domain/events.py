@@ -272,6 +272,31 @@ class TokenRevoked:
     """An administrator ended a token before its time. Final."""
 
 
+@record
+class CheckpointKeyAdded:
+    """A key signs checkpoints from now on.
+
+    origin: the name of the log, the same for ever. public_key: `<origin>+<key id>+<base64>` (C2SP signed-note). note: the
+    announcement, signed by the key itself and, if that was at hand, by the key before it.
+    """
+
+    origin: str
+    public_key: str
+    note: str
+
+
+@record
+class CheckpointSigned:
+    """The service signed the root of the tree over the first `size` event messages of the log.
+
+    position: of the last of them. note: the checkpoint (C2SP tlog-checkpoint).
+    """
+
+    size: int
+    position: int
+    note: str
+
+
 CommandEvent: TypeAlias = (
     CommandCreated
     | UploadCompleted
@@ -289,4 +314,5 @@ CommandEvent: TypeAlias = (
 DeploymentEvent: TypeAlias = DeploymentDeclared | TargetObserved
 PayloadEvent: TypeAlias = PayloadStored
 TokenEvent: TypeAlias = TokenCreated | TokenRevoked
-Event: TypeAlias = CommandEvent | DeploymentEvent | PayloadEvent | TokenEvent
+LogEvent: TypeAlias = CheckpointKeyAdded | CheckpointSigned
+Event: TypeAlias = CommandEvent | DeploymentEvent | PayloadEvent | TokenEvent | LogEvent

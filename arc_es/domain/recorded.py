@@ -37,7 +37,14 @@ class TokenKey:
     token_id: str
 
 
-Key: TypeAlias = CommandKey | DeploymentKey | PayloadKey | TokenKey
+@dataclass(frozen=True, slots=True)
+class LogKey:
+    """Names a history about the log itself: of its keys (`keys`), or of the checkpoints of one day (`2026-11-21`)."""
+
+    name: str
+
+
+Key: TypeAlias = CommandKey | DeploymentKey | PayloadKey | TokenKey | LogKey
 
 
 @dataclass(frozen=True, slots=True)

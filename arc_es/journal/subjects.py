@@ -4,6 +4,7 @@
     arc.event.deployment.<deployment>               the decisions of one deployment
     arc.event.payload.<id>                          the decisions about what is stored under an id without a command
     arc.event.token.<id>                            the decisions about one access token
+    arc.event.log.<name>                            the keys of the log, or its checkpoints of one day
     arc.body.<deployment>.<command>.<kind>          a body too large for an event, one position before its event
     arc.body.<id>.<kind>                            the same for an id without a command
 
@@ -19,7 +20,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey, TokenKey
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, LogKey, PayloadKey, TokenKey
 from arc_es.ports import BodyKind, JournalCorrupt
 
 STREAM: Final = "ARC"
@@ -31,6 +32,7 @@ _COMMAND: Final = "arc.event.command."
 _DEPLOYMENT: Final = "arc.event.deployment."
 _PAYLOAD: Final = "arc.event.payload."
 _TOKENS: Final = "arc.event.token."
+_LOG: Final = "arc.event.log."
 
 
 @lru_cache(maxsize=4096)
@@ -65,12 +67,14 @@ def event_subject(key: Key) -> str:
         return _PAYLOAD + to_token(key.command_id)
     if isinstance(key, TokenKey):
         return _TOKENS + to_token(key.token_id)
+    if isinstance(key, LogKey):
+        return _LOG + to_token(key.name)
     return _DEPLOYMENT + to_token(key.deployment_id)
 
 
 def body_subject(key: Key, kind: BodyKind) -> str:
-    """Where a body of a history is stored. Deployments and tokens have none."""
-    if isinstance(key, DeploymentKey | TokenKey):
+    """Where a body of a history is stored. Deployments, tokens and the log have none."""
+    if isinstance(key, DeploymentKey | TokenKey | LogKey):
         raise TypeError(f"The history of a {type(key).__name__} has no bodies")
     if isinstance(key, PayloadKey):
         return f"arc.body.{to_token(key.command_id)}.{kind}"
@@ -96,4 +100,6 @@ def key_of(subject: str) -> Key:
         return PayloadKey(from_token(subject[len(_PAYLOAD) :]))
     elif subject.startswith(_TOKENS) and "." not in subject[len(_TOKENS) :]:
         return TokenKey(from_token(subject[len(_TOKENS) :]))
+    elif subject.startswith(_LOG) and "." not in subject[len(_LOG) :]:
+        return LogKey(from_token(subject[len(_LOG) :]))
     raise JournalCorrupt(f"The stream holds the subject {subject}, which this version does not know")

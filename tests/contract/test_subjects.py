@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey, TokenKey
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, LogKey, PayloadKey, TokenKey
 from arc_es.journal.subjects import body_subject, event_subject, key_of
 from arc_es.ports import JournalCorrupt
 
@@ -18,6 +18,7 @@ keys: st.SearchStrategy[Key] = st.one_of(
     st.builds(DeploymentKey, names),
     st.builds(PayloadKey, names),
     st.builds(TokenKey, names),
+    st.builds(LogKey, names),
 )
 
 
@@ -39,23 +40,25 @@ def test_plain_ids_stay_readable() -> None:
     assert event_subject(DeploymentKey("a.b")) == "arc.event.deployment.=YS5i"
     assert event_subject(TokenKey("9f86d081")) == "arc.event.token.9f86d081"
     assert event_subject(PayloadKey("cmd_9")) == "arc.event.payload.cmd_9"
+    assert event_subject(LogKey("2026-11-21")) == "arc.event.log.2026-11-21"
     assert body_subject(PayloadKey("cmd_9"), "response") == "arc.body.cmd_9.response"
 
 
 @given(keys, keys)
 def test_different_histories_have_different_subjects(one: Key, other: Key) -> None:
     assert (event_subject(one) == event_subject(other)) == (one == other)
-    if not isinstance(one, DeploymentKey | TokenKey) and not isinstance(other, DeploymentKey | TokenKey):
+    bodiless = DeploymentKey | TokenKey | LogKey
+    if not isinstance(one, bodiless) and not isinstance(other, bodiless):
         assert (body_subject(one, "params") == body_subject(other, "params")) == (one == other)
 
 
 def test_histories_of_different_kinds_are_never_equal() -> None:
-    named_alike: list[Key] = [DeploymentKey("a"), PayloadKey("a"), TokenKey("a"), CommandKey("a", "a")]
+    named_alike: list[Key] = [DeploymentKey("a"), PayloadKey("a"), TokenKey("a"), LogKey("a"), CommandKey("a", "a")]
     assert len(set(named_alike)) == len(named_alike)
 
 
-@pytest.mark.parametrize("key", [DeploymentKey("a"), TokenKey("a")])
-def test_deployments_and_tokens_have_no_bodies(key: Key) -> None:
+@pytest.mark.parametrize("key", [DeploymentKey("a"), TokenKey("a"), LogKey("a")])
+def test_deployments_tokens_and_the_log_have_no_bodies(key: Key) -> None:
     with pytest.raises(TypeError):
         body_subject(key, "params")
 

@@ -12,6 +12,8 @@ from typing import Final
 from arc_es.codec import encode
 from arc_es.domain.events import (
     Body,
+    CheckpointKeyAdded,
+    CheckpointSigned,
     CommandCreated,
     CommandDispatched,
     CommandExpired,
@@ -43,6 +45,9 @@ _BY: Final = Principal("tok_1", "receiver", "192.0.2.7", "operator", "req_1")
 _SHA: Final = "74234e98afe7498fb5daf1f36ac2d78acc339464f950703b8c019892f982b90b"
 _IN_EVENT: Final = Body(place="event", size=4, sha256=_SHA, base64="bnVsbA==")
 _IN_STORE: Final = Body(place="store", size=200_000, sha256=_SHA)
+_PUBLIC_KEY: Final = "arc-es/0f1e2d3c+5e0a9a1b+AddamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea"
+_KEY_NOTE: Final = f"arc-es/0f1e2d3c/key\n{_PUBLIC_KEY}\n\n\u2014 arc-es/0f1e2d3c XgqaG3R0\n"
+_CHECKPOINT: Final = "arc-es/0f1e2d3c\n41\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n\u2014 arc-es/0f1e2d3c XgqaG3R0\n"
 _RETRY: Final = RetryPolicy(initial_seconds=0.5, max_seconds=60.0, factor=2.0)
 
 _EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
@@ -150,6 +155,8 @@ _EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
         TokenCreated(scope="admin", sha256=_SHA),
     ),
     (TokenRevoked(),),
+    (CheckpointKeyAdded(origin="arc-es/0f1e2d3c", public_key=_PUBLIC_KEY, note=_KEY_NOTE),),
+    (CheckpointSigned(size=41, position=57, note=_CHECKPOINT),),
 )
 
 GOLDEN: Final = {

@@ -1,0 +1,1 @@
+"""Proof of what happened: signed checkpoints over the whole log, exports with proofs, and their verification."""
