@@ -271,6 +271,31 @@ async def test_uploads_of_responses(world: World) -> None:
         assert got.headers["content-length"] == str(size)
 
 
+async def test_what_a_client_says_about_storage_is_ignored(world: World) -> None:
+    """A URL of its own, in whatever shape, is neither judged nor passed on; a body is asked for with HEAD, too."""
+    own: dict[str, Any] = {"mode": "storage", "size": None, "storageGetRequest": 5, "storagePutUsed": "x", "more": []}
+    wanted = create(world, params=own, deadline="2999-01-01t00:00:00.123456789z", idempotencyKey=None)
+    made = (await world.http.call("POST", f"{world.url}/v1/commands", wanted, bearer=world.sender)).ok()
+    payload = f"{world.url}/v1/commands/{made['commandId']}/payload"
+    shown = (await world.http.call("GET", payload, bearer=world.sender)).ok()
+    assert shown == {"commandId": made["commandId"], "params": {"mode": "storage", "size": None}}
+    put = made["storageUpload"]["putRequest"]["backend"]["url"]
+    assert made["storageUpload"]["expiresAt"] == made["storageUpload"]["putRequest"]["expiration"]
+    assert (await world.http.call("PUT", put, raw=bytes(150_001))).status == 200
+    done = f"{world.url}/v1/commands/{made['commandId']}/upload-complete"
+    (await world.http.call("POST", done, {"size": 150_001}, bearer=world.sender)).ok()
+    params = (await world.http.call("GET", payload, bearer=world.sender)).ok()["params"]
+    assert (params["size"], params["storagePutUsed"]) == (150_001, True)
+    head = await world.http.call("HEAD", params["storageGetRequest"]["backend"]["url"])
+    assert (head.status, head.body, head.headers["content-length"]) == (200, b"", "150001")
+    (lease,) = await leased(world)
+    assert lease["envelope"]["deadline"] == "2999-01-01T00:00:00.123456Z"
+    error = {"status": "error", "code": "", "message": "", "details": None, "more": 1}
+    submit = resolve(f"{world.url}/v1/commands/leases", lease["envelope"]["responseHandling"]["submitResponseUrl"])
+    assert (await world.http.call("PUT", submit, error)).status == 200
+    assert (await world.status(made["commandId"]))["response"] == {"status": "error", "code": "", "message": ""}
+
+
 # --- 4.6, 4.7
 
 
