@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import CheckpointKeyAdded, CheckpointSigned
 from arc_es.domain.ids import Micros
 from arc_es.domain.recorded import LogKey, Recorded
+from projections.plain import Plain
 
 DAYS_KEPT: Final = 3
 """Histories whose versions are kept, the newest: clocks of nodes differ by less than a day."""
@@ -63,3 +64,13 @@ class CheckpointsProjection:
             self._days[key.name] = recorded.position
             while len(self._days) > DAYS_KEPT:
                 del self._days[next(iter(self._days))]
+
+    def dump(self) -> Plain:
+        """Everything as plain data."""
+        latest = None if self.latest is None else astuple(self.latest)
+        return self.origin, self.key_notes, latest, self._keys_version, dict(self._days)
+
+    def load(self, data: Plain) -> None:
+        """Take in what was dumped."""
+        self.origin, self.key_notes, latest, self._keys_version, self._days = data
+        self.latest = None if latest is None else Latest(*latest)

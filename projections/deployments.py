@@ -11,6 +11,7 @@ from arc_es.domain.ids import OPERATOR, ResourceType
 from arc_es.domain.limits import TARGETS_PER_DEPLOYMENT_MAX
 from arc_es.domain.recorded import DeploymentKey, Recorded
 from projections.change import Change
+from projections.plain import Plain, made, plain
 
 
 class DeploymentsProjection:
@@ -81,3 +82,15 @@ class DeploymentsProjection:
             return
         if self.get(route.deployment_id).declared is None:
             known[route.target_id] = None
+
+    def dump(self) -> Plain:
+        """Everything as plain data."""
+        deployments = {name: plain(deployment) for name, deployment in self._deployments.items()}
+        known = {name: [*targets] for name, targets in self._known.items()}
+        return deployments, dict(self._versions), {name: dict(types) for name, types in self._types.items()}, known
+
+    def load(self, data: Plain) -> None:
+        """Take in what was dumped."""
+        deployments, self._versions, self._types, known = data
+        self._deployments = {name: made(deployment) for name, deployment in deployments.items()}
+        self._known = {name: dict.fromkeys(targets) for name, targets in known.items()}

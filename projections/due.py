@@ -12,7 +12,7 @@ from typing import Final
 
 from arc_es.domain.ids import Micros
 from arc_es.domain.state import next_due
-from projections.change import Change
+from projections.change import Change, Row
 
 _SLACK: Final = 64
 """So much garbage is not worth a compaction."""
@@ -73,3 +73,10 @@ class DueProjection:
         if len(self._heap) > 2 * len(self._armed) + _SLACK:
             self._heap = [(at, command_id) for command_id, at in self._armed.items()]
             heapify(self._heap)
+
+    def load(self, live: Iterable[Row]) -> None:
+        """Start over with these rows: what is due says their states alone, so nothing of it is dumped."""
+        due = ((row.command_id, next_due(row.state)) for row in live)
+        self._armed = {command_id: at for command_id, at in due if at is not None}
+        self._heap = [(at, command_id) for command_id, at in self._armed.items()]
+        heapify(self._heap)

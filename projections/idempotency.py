@@ -1,14 +1,22 @@
-"""Which command holds an idempotency key. Only what is younger than the window is remembered."""
+"""Which command holds an idempotency key, as far as it is younger than the window and in memory.
+
+Whoever asks for another one meets its command all the same: equal keys make equal ids, and the journal has them all.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import IDEMPOTENCY_WINDOW
 from arc_es.domain.state import Facts
 from projections.change import Change, Row
+from projections.plain import Plain
+
+_SLACK: Final = 64
+"""So many rows that are gone are not worth a compaction."""
 
 
 class _Scope(NamedTuple):
@@ -30,6 +38,7 @@ class IdempotencyProjection:
         self._holders: dict[_Scope, dict[str, Row]] = {}
         self._by_age: deque[Row] = deque()
         self._newest_at: Micros = 0
+        self._gone = 0
 
     def holder(self, deployment_id: str, target_id: str, command: str, key: str) -> str | None:
         """The id of the newest command created with this key, if it is remembered."""
@@ -54,12 +63,43 @@ class IdempotencyProjection:
 
     def _forget(self, until: Micros) -> None:
         """Drop what was created at `until` or before; each entry is dropped once, so this costs nothing on average."""
-        while self._by_age and (facts := self._by_age[0].state.facts).created_at <= until:
-            row = self._by_age.popleft()
-            scope = _scope_of(facts)
-            holders = self._holders.get(scope, {})
+        while self._by_age and self._by_age[0].state.facts.created_at <= until:
+            self._drop(self._by_age.popleft())
+
+    def evict(self, row: Row) -> None:
+        """The command is not in memory any more."""
+        if self._drop(row):
+            self._gone += 1
+            if 2 * self._gone > len(self._by_age) + _SLACK:
+                self._by_age = deque(row for row in self._by_age if self._holds(row))
+                self._gone = 0
+
+    def _holds(self, row: Row) -> bool:
+        facts = row.state.facts
+        return self._holders.get(_scope_of(facts), {}).get(facts.options.idempotency_key or "") is row
+
+    def _drop(self, row: Row) -> bool:
+        """Forget that a command holds its key; False if it has none, or does not hold it any more."""
+        facts = row.state.facts
+        key = facts.options.idempotency_key
+        if key is None or not self._holds(row):
+            return False
+        scope = _scope_of(facts)
+        del self._holders[scope][key]
+        if not self._holders[scope]:
+            del self._holders[scope]
+        return True
+
+    def dump(self) -> Plain:
+        """What is remembered as plain data: the ids of the commands that hold their keys, in order of age."""
+        return self._newest_at, [row.command_id for row in self._by_age if self._holds(row)]
+
+    def load(self, data: Plain, row_of: Callable[[str], Row | None]) -> None:
+        """Take in what was dumped. row_of: the row of a command, which the projections share."""
+        self._newest_at, command_ids = data
+        self._by_age = deque(row for command_id in command_ids if (row := row_of(command_id)) is not None)
+        for row in self._by_age:
+            facts = row.state.facts
             key = facts.options.idempotency_key
-            if key is not None and holders.get(key) is row:
-                del holders[key]
-                if not holders:
-                    del self._holders[scope]
+            if key is not None:
+                self._holders.setdefault(_scope_of(facts), {})[key] = row

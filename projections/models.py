@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from arc_es.domain.events import Event
 from arc_es.domain.recorded import CommandKey, DeploymentKey, LogKey, PayloadKey, Recorded, TokenKey
+from arc_es.domain.state import TERMINAL
+from projections.change import Change, Row
 from projections.checkpoints import CheckpointsProjection
-from projections.change import Row
 from projections.deployments import DeploymentsProjection
 from projections.due import DueProjection
 from projections.idempotency import IdempotencyProjection
@@ -19,10 +21,17 @@ from projections.tokens import TokensProjection
 
 
 class Projections:
-    """The read models of one node. Not a source of truth: everything here is folded from the journal."""
+    """The read models of one node. Not a source of truth: everything here is folded from the journal.
 
-    def __init__(self) -> None:
-        self.status = StatusProjection()
+    finished_max: ended commands that are kept in memory, once `findable` says that they can be found elsewhere; None:
+    all. on_change and on_late tell who does that: of each change, and of late responses to commands that are gone.
+    """
+
+    def __init__(self, finished_max: int | None = None) -> None:
+        self.on_change: Callable[[Change, Sequence[Event]], None] = lambda change, events: None
+        self.on_late: Callable[[str, int], None] = lambda command_id, position: None
+        self._findable = 0
+        self.status = StatusProjection(finished_max)
         self.pending = PendingProjection()
         self.pushes = PendingProjection()
         self.due = DueProjection()
@@ -55,10 +64,16 @@ class Projections:
             return None
         change = self.status.apply(key, recorded)
         self.stats.count(len(recorded.events))
+        if change is None:
+            self.on_late(key.command_id, recorded.position)
+            return None
         self.stats.apply(change)
         self.due.apply(change)
         self.idempotency.apply(change)
         self.deployments.apply(change)
+        self.on_change(change, recorded.events)
+        if isinstance(change.after, TERMINAL):
+            self._evict()
         pushed = change.after.facts.route.delivery == "push"
         return self.pushes.apply(change) if pushed else self.pending.apply(change)
 
@@ -76,6 +91,7 @@ class Projections:
         yield "deployments", self.deployments.dump()
         yield "payloads", self.payloads.dump()
         yield "tokens", self.tokens.dump()
+        yield "checkpoints", self.checkpoints.dump()
         yield "stats", self.stats.dump()
 
     def load(self, pieces: Iterable[tuple[str, Plain]]) -> None:
@@ -96,4 +112,14 @@ class Projections:
         self.deployments.load(rest["deployments"])
         self.payloads.load(rest["payloads"])
         self.tokens.load(rest["tokens"])
+        self.checkpoints.load(rest["checkpoints"])
         self.stats.load(rest["stats"])
+
+    def findable(self, position: int) -> None:
+        """Everything up to this position can be found elsewhere: what ended long ago need not stay in memory."""
+        self._findable = max(self._findable, position)
+        self._evict()
+
+    def _evict(self) -> None:
+        for row in self.status.evict(self._findable):
+            self.idempotency.evict(row)

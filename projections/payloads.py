@@ -8,6 +8,7 @@ from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import PayloadStored
 from arc_es.domain.payloads import NO_PAYLOAD, Payload, evolve_payload
 from arc_es.domain.recorded import PayloadKey, Recorded
+from projections.plain import Plain, made, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +53,13 @@ class PayloadsProjection:
             params_at = position if event.params is not None else params_at
             answer_at = position if event.response is not None or event.code is not None else answer_at
         self._rows[key.command_id] = PayloadRow(payload, position, params_at, answer_at)
+
+    def dump(self) -> Plain:
+        """All rows as plain data."""
+        return [
+            (name, plain(row.payload), row.version, row.params_at, row.answer_at) for name, row in self._rows.items()
+        ]
+
+    def load(self, data: Plain) -> None:
+        """Take in what was dumped."""
+        self._rows = {name: PayloadRow(made(payload), *positions) for name, payload, *positions in data}

@@ -19,6 +19,7 @@ from arc_es.domain.ids import OPERATOR, Micros
 from arc_es.domain.queues import QueueCounts
 from arc_es.domain.state import Dispatched, Leased, Pending, Route
 from projections.change import Change, Row
+from projections.plain import Plain
 
 _PLACE_BITS: Final = 48
 """Room for 2**48 positions; with 8 bits of priority above them a rank stays a two-digit Python integer (32 bytes)."""
@@ -155,13 +156,16 @@ class PendingProjection:
         return None
 
     def _target(self, route: Route) -> _Target:
-        deployment = self._deployments.get(route.deployment_id)
+        return self._queue(route.deployment_id, route.target_id)
+
+    def _queue(self, deployment_id: str, target_id: str) -> _Target:
+        deployment = self._deployments.get(deployment_id)
         if deployment is None:
-            deployment = self._deployments[route.deployment_id] = _Deployment()
-        target = deployment.targets.get(route.target_id)
+            deployment = self._deployments[deployment_id] = _Deployment()
+        target = deployment.targets.get(target_id)
         if target is None:
-            whole = None if route.target_id == OPERATOR else deployment
-            target = deployment.targets[route.target_id] = _Target(whole)
+            whole = None if target_id == OPERATOR else deployment
+            target = deployment.targets[target_id] = _Target(whole)
         return target
 
     def _enter(self, row: Row) -> None:
@@ -213,6 +217,27 @@ class PendingProjection:
                 return row.state.facts.created_at
             heappop(places)
         return None
+
+    # --- snapshots
+
+    def dump(self) -> Plain:
+        """The names of all queues as plain data. What is in them say the states of the commands."""
+        return [(name, [*deployment.targets]) for name, deployment in self._deployments.items()]
+
+    def load(self, data: Plain, live: Iterable[Row]) -> None:
+        """Start over with these queues and rows. What rests is moved when its time is seen to be over."""
+        for deployment_id, target_ids in data:
+            for target_id in target_ids:
+                self._queue(deployment_id, target_id)
+        for row in sorted(live, key=lambda row: row.params_at):  # so that nothing ever moves up in a heap
+            state = row.state
+            if type(state) is Leased or type(state) is Dispatched:
+                self._target(state.facts.route).leased += 1
+            elif type(state) is Pending:
+                if state.available_at is None:
+                    self._enter(row)
+                else:
+                    self._rest(row, state.available_at)
 
     # --- rests
 

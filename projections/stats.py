@@ -6,6 +6,7 @@ from typing import Any
 
 from arc_es.domain.state import PUBLIC_STATE
 from projections.change import Change
+from projections.plain import Plain
 
 
 class StatsProjection:
@@ -35,3 +36,12 @@ class StatsProjection:
         if change.before is not None:
             self._commands[type(change.before)] -= 1
         self._commands[type(change.after)] += 1
+
+    def dump(self) -> Plain:
+        """All counts as plain data."""
+        return self.messages, self.events, [*self._commands.values()]
+
+    def load(self, data: Plain) -> None:
+        """Take in what was dumped."""
+        self.messages, self.events, counts = data
+        self._commands = dict(zip(PUBLIC_STATE, counts, strict=True))

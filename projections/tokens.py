@@ -8,6 +8,7 @@ from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import TokenCreated, TokenRevoked
 from arc_es.domain.recorded import Recorded, TokenKey
 from arc_es.domain.tokens import Token, evolve_token
+from projections.plain import Plain, made, plain
 
 
 class TokensProjection:
@@ -46,3 +47,13 @@ class TokensProjection:
         if token is not None:
             self._tokens[name] = token
             self._versions[name] = recorded.position
+
+    def dump(self) -> Plain:
+        """All tokens as plain data."""
+        return [(name, self._versions[name], plain(token)) for name, token in self._tokens.items()]
+
+    def load(self, data: Plain) -> None:
+        """Take in what was dumped."""
+        for name, version, token in data:
+            self._tokens[name] = made(token)
+            self._versions[name] = version

@@ -187,7 +187,8 @@ def short_digest(sha256: str | None) -> int:
     return int(sha256[:15], 16) if sha256 else 0
 
 
-_route = lru_cache(maxsize=65_536)(Route)
+shared_route = lru_cache(maxsize=65_536)(Route)
+"""The one object for a route that many commands have."""
 
 
 def _shared(word: Word) -> Word:
@@ -221,7 +222,7 @@ def next_due(state: State) -> Micros | None:
 
 
 def _created(state: None, event: CommandCreated, at: Micros) -> State:
-    route = _route(
+    route = shared_route(
         event.deployment_id,
         event.target_id,
         event.target_type,
