@@ -13,6 +13,7 @@ from arc_es.domain.ids import Delivery
 from arc_es.domain.limits import (
     ATTEMPTS_DEFAULT,
     ATTEMPTS_MAX,
+    LEASE_COUNT_MAX,
     PUSH_TOKEN_CHARS_MAX,
     TARGETS_PER_DEPLOYMENT_MAX,
     WORKER_TIMEOUT_SECONDS_DEFAULT,
@@ -67,6 +68,7 @@ def parse_declaration(value: object, seal: Seal) -> DeploymentDeclared:
         max_attempts=clamp(optional(data, "maxAttempts", count), 1, ATTEMPTS_MAX, ATTEMPTS_DEFAULT),
         retry=optional(data, "retry", _retry),
         idempotency_conflict=on_conflict,
+        max_leases_without_target=optional(data, "maxLeasesWithoutTarget", _leases_max),
     )
 
 
@@ -107,6 +109,10 @@ def _push(value: object, name: str, seal: Callable[[str], str]) -> PushSettings:
         token_sealed=None if token is None else seal(token),
         timeout_seconds=clamp(optional(data, "timeoutSeconds", count), 1, 3_600, WORKER_TIMEOUT_SECONDS_DEFAULT),
     )
+
+
+def _leases_max(value: object, name: str) -> int:
+    return clamp(count(value, name), 1, LEASE_COUNT_MAX, 1)
 
 
 def _retry(value: object, name: str) -> RetryPolicy:
@@ -167,4 +173,6 @@ def declaration_json(deployment_id: str, declared: DeploymentDeclared) -> dict[s
             "factor": retry.factor,
         }
     answer["idempotencyConflict"] = declared.idempotency_conflict
+    if declared.max_leases_without_target is not None:
+        answer["maxLeasesWithoutTarget"] = declared.max_leases_without_target
     return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -97,6 +97,7 @@ class Leasing:
         deadline = trio.current_time() + request.wait_seconds
         if request.leases_max == 0:
             return []
+        request = self._capped(request)
         if not await self._may_lease(request, by):
             with self._long_waits.until(deadline):
                 await trio.sleep_until(deadline)
@@ -240,6 +241,12 @@ class Leasing:
             agent=request.agent,
         )
         return Ask(command_id, request.deployment_id, intent, by)
+
+    def _capped(self, request: LeaseRequest) -> LeaseRequest:
+        """The request within its deployment's cap for first-generation receivers (`arc.v1` 4.8)."""
+        declared = self._models.deployments.get(request.deployment_id).declared
+        cap = None if declared is None or request.target is not None else declared.max_leases_without_target
+        return request if cap is None or request.leases_max <= cap else replace(request, leases_max=cap)
 
     async def _may_lease(self, request: LeaseRequest, by: Principal) -> bool:
         """Whether the target can be leased from; fixes the type of a target that had none yet (`arc.v1` 4.6)."""

@@ -82,7 +82,10 @@ class DeclaredTarget:
 
 @record
 class DeploymentDeclared:
-    """An administrator gave a deployment its targets and settings, replacing any earlier declaration."""
+    """An administrator gave a deployment its targets and settings, replacing any earlier declaration.
+
+    max_leases_without_target: how many commands one lease request gets that names no target; None: as many as it asks.
+    """
 
     model: Delivery
     targets: tuple[DeclaredTarget, ...]
@@ -90,6 +93,7 @@ class DeploymentDeclared:
     max_attempts: int = 20
     retry: RetryPolicy | None = None
     idempotency_conflict: Literal["reject", "replay"] = "reject"
+    max_leases_without_target: int | None = None
 
 
 @record

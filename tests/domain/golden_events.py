@@ -187,6 +187,9 @@ MORE: Final = {
             ),
         ),
     ),
+    "DeploymentDeclared.cap": Decision(
+        "dec_cap", _AT, _BY, (DeploymentDeclared(model="pull", targets=(), max_leases_without_target=10),)
+    ),
     "UploadCompleted.ref": Decision(
         "dec_ref", _AT, _BY, (UploadCompleted(params=Body(place="store", size=200_000, sha256=_SHA, ref=_REF)),), _SHA
     ),

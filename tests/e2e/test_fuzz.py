@@ -50,8 +50,6 @@ async def test_every_endpoint_that_takes_a_body_has_a_seed() -> None:
     assert taking == set(seeds.BODIES)
 
 
-# Hypothesis looks for who holds its random numbers, and misses what a service in this process has frozen (gc.freeze).
-@pytest.mark.filterwarnings("ignore:It looks like .register_random.")
 @pytest.mark.parametrize("examples", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)])
 async def test_no_input_breaks_the_service_or_loses_a_command(service: ServiceProcess, examples: int) -> None:
     world = World(service.port, service.process.pid)

@@ -174,3 +174,23 @@ async def test_two_nodes_never_lease_one_command_twice() -> None:
         assert sorted(lease["commandId"] for lease in found) == sorted(ids)
         for command_id in ids:
             assert await other.types(command_id) == ["CommandCreated", "CommandLeased"]
+
+
+@pytest.mark.parametrize(
+    ("cap", "wanted", "got"), [(2, 5, 2), (2, 1, 1), (0, 5, 1), (9_999, 5, 3), (None, 5, 3), (2, 0, 0)]
+)
+async def test_a_declared_deployment_may_cap_requests_without_target(
+    served: Served, cap: int | None, wanted: int, got: int
+) -> None:
+    declared = await served.declare(a_target(), maxLeasesWithoutTarget=cap)
+    assert declared.ok().get("maxLeasesWithoutTarget") == (None if cap is None else min(max(cap, 1), 1_000))
+    for _ in range(3):
+        await served.create()
+    assert len(await served.lease(target=None, maxLeases=wanted)) == got
+
+
+async def test_the_cap_is_for_requests_without_target_only(served: Served) -> None:
+    await served.declare(a_target(), maxLeasesWithoutTarget=1)
+    for _ in range(3):
+        await served.create()
+    assert len(await served.lease(maxLeases=5)) == 3
