@@ -37,6 +37,7 @@ from arc_es.http.api import Api
 from arc_es.http.app import ArcApp
 from arc_es.http.server import allow_open_files, serve_http
 from arc_es.journal.jetstream import open_journal
+from arc_es.journal.room import Room
 from arc_es.journal.server import ServerError, disk_free_bytes, run_server
 from arc_es.journal.stream import StreamSettings, ensure_stream
 from arc_es.journal.watch import Disk
@@ -370,21 +371,22 @@ async def _stores(config: Config) -> AsyncGenerator[tuple[Journal, BodyStore], N
 async def _open(
     access: Access, config: Config, disk: Disk | None = None
 ) -> AsyncGenerator[tuple[Journal, BodyStore], None]:
+    room = Room(config.headroom_bytes)
     async with open_bridge(access) as bridge:
-        store = await _streams_ready(bridge, StreamSettings(config.replicas, config.stream_bytes_max), access, config)
-        async with open_journal(bridge, headroom_bytes=config.headroom_bytes, disk=disk) as journal:
+        store = await _streams_ready(bridge, room, access, config)
+        async with open_journal(bridge, room=room, disk=disk) as journal:
             yield journal, store
 
 
-async def _streams_ready(bridge: Bridge, settings: StreamSettings, access: Access, config: Config) -> BodyStore:
+async def _streams_ready(bridge: Bridge, room: Room, access: Access, config: Config) -> BodyStore:
     """Connect and see to the streams; a cluster that has not elected its leaders yet gets the time to do so."""
     trouble = "it does not answer"
     with trio.move_on_after(CONNECT_SECONDS_MAX):
         while True:
             await bridge.wait_available()
             try:
-                await ensure_stream(bridge, settings)
-                return await open_body_store(config, bridge)
+                await ensure_stream(bridge, StreamSettings(config.replicas, config.stream_bytes_max))
+                return await open_body_store(config, bridge, room.take_beside)
             except JournalUnavailable as error:
                 trouble = str(error)
                 await trio.sleep(CONNECT_RETRY_SECONDS)

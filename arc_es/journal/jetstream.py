@@ -149,16 +149,16 @@ def _sequence(answer: Incoming) -> int:
 
 @asynccontextmanager
 async def open_journal(
-    bridge: Bridge, *, headroom_bytes: int = -1, disk: Disk | None = None
+    bridge: Bridge, *, room: Room | None = None, disk: Disk | None = None
 ) -> AsyncGenerator[JetStreamJournal, None]:
     """The journal on a bridge whose stream exists (`stream.ensure_stream`). Appends that wait at the end get one.
 
-    headroom_bytes: see `room.Room`. disk: where our own server stores; None: it is somebody else's.
+    room: kept up to date here; others may share it. disk: where our own server stores; None: it is somebody else's.
 
     Raises:
         JournalMismatch: in a group, while the body runs: the stream was replaced under it.
     """
-    room = Room(headroom_bytes)
+    room = room or Room()
     watch = StreamWatch(bridge, room, disk)
     pump = Pump(bridge, room, watch)
     journal = JetStreamJournal(bridge, pump, watch, room)

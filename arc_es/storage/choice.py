@@ -7,7 +7,7 @@ import logging
 from arc_es.config import Config
 from arc_es.nats_bridge import Bridge
 from arc_es.ports import BodyStore, BodyStoreError
-from arc_es.storage.object_store import open_object_store
+from arc_es.storage.object_store import Take, open_object_store, unlimited
 from arc_es.storage.s3 import S3Access, S3BodyStore
 
 S3_SCHEME = "s3://"
@@ -15,8 +15,10 @@ S3_SCHEME = "s3://"
 log = logging.getLogger("arc_es.storage")
 
 
-async def open_body_store(config: Config, bridge: Bridge) -> BodyStore:
+async def open_body_store(config: Config, bridge: Bridge, take: Take = unlimited) -> BodyStore:
     """The body store of the configuration, seen to: in the journal's NATS, or with a provider that speaks S3.
+
+    take: takes room of what NATS has. A provider has its own.
 
     A provider that does not answer now is no reason not to start: small bodies need none.
 
@@ -25,7 +27,9 @@ async def open_body_store(config: Config, bridge: Bridge) -> BodyStore:
         JournalUnavailable: NATS cannot be reached.
     """
     if not config.body_store.startswith(S3_SCHEME):
-        return await open_object_store(bridge, replicas=config.replicas, bytes_max=config.body_store_bytes_max)
+        return await open_object_store(
+            bridge, replicas=config.replicas, bytes_max=config.body_store_bytes_max, take=take
+        )
     store = S3BodyStore(s3_access(config), config.storage_bytes_max)
     try:
         await store.check()

@@ -19,6 +19,7 @@ from arc_es.ports import (
     BodyReader,
     BodyStoreError,
     BodyStoreFull,
+    BodyTooLarge,
     Clock,
     Slot,
     StoredBody,
@@ -110,7 +111,7 @@ class MemoryBodyStore:
         return None
 
     async def _store(self, slot: Slot, chunks: AsyncIterable[bytes], bytes_max: int) -> str:
-        """Store bytes under a fresh ref. Broken off, what came so far stays there."""
+        """Store bytes under a fresh ref. Broken off, what came so far stays there, but not for want of room."""
         ref = new_ref(slot, self._clock.now())
         gathered = bytearray()
         try:
@@ -118,8 +119,12 @@ class MemoryBodyStore:
                 async for piece in flow:
                     await self._reach(writing=True)
                     gathered += piece
-        finally:
+        except (BodyStoreFull, BodyTooLarge):
+            raise
+        except BaseException:
             self._bodies[ref] = bytes(gathered)
+            raise
+        self._bodies[ref] = bytes(gathered)
         return ref
 
     def _seal(self, ref: str, raw: bytes) -> StoredBody:

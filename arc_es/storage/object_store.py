@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Any, Final, TypeAlias
 
 import orjson
 import trio
@@ -20,10 +20,13 @@ import trio
 from arc_es.nats_bridge import Bridge, status_of
 from arc_es.nats_streams import api, ensure, error_number
 from arc_es.ports import (
+    BodyKind,
     BodyMissing,
     BodyReader,
     BodyStoreError,
+    BodyStoreFull,
     BodyStoreMismatch,
+    BodyTooLarge,
     Clock,
     JournalUnavailable,
     Slot,
@@ -63,11 +66,21 @@ PAST_THE_END: Final = 1 << 40
 ROLLUP: Final[Mapping[str, str]] = {"Nats-Rollup": "sub"}
 
 
+Take: TypeAlias = Callable[[int, BodyKind], bool]
+"""Takes so many bytes of the room that bodies share with the journal; False if it has none for them."""
+
+
+def unlimited(size_bytes: int, kind: BodyKind) -> bool:
+    """Room for whatever comes."""
+    return True
+
+
 class ObjectStore:
     """A `BodyStore` in the bucket ARC. Made by `open_object_store`."""
 
-    def __init__(self, bridge: Bridge, clock: Clock | None = None) -> None:
+    def __init__(self, bridge: Bridge, take: Take = unlimited, clock: Clock | None = None) -> None:
         self._bridge = bridge
+        self._take = take
         self._clock = clock or SystemClock()
         self._turns = trio.CapacityLimiter(UNDER_WAY_TOGETHER_MAX)
         self._readers = trio.CapacityLimiter(READERS_TOGETHER_MAX)
@@ -133,6 +146,17 @@ class ObjectStore:
     async def _store(self, slot: Slot, chunks: AsyncIterable[bytes], bytes_max: int, *, sealed: bool) -> Pointer:
         """Store bytes under a fresh ref, then point there: from the slot, or from the ref itself."""
         ref = new_ref(slot, self._clock.now())
+        try:
+            pointer = await self._store_chunks(ref, slot.kind, chunks, bytes_max)
+        except (BodyStoreFull, BodyTooLarge):
+            with suppress(BodyStoreError):
+                await self._purge(chunk_subject(ref))  # now, and not when it is swept: room is wanted
+            raise
+        with Window(self._bridge, self._turns) as window:
+            await self._point(window, ref if sealed else slot.path, pointer)
+        return pointer
+
+    async def _store_chunks(self, ref: str, kind: BodyKind, chunks: AsyncIterable[bytes], bytes_max: int) -> Pointer:
         subject = chunk_subject(ref)
         digest = hashlib.sha256()
         size = count = 0
@@ -140,14 +164,14 @@ class ObjectStore:
             async with pieces(chunks, CHUNK_BYTES, bytes_max) as flow:
                 async for piece in flow:
                     if piece or not count:  # an empty body is one empty chunk, so that its ref is found like any other
+                        if not self._take(len(piece), kind):
+                            raise BodyStoreFull("What room is left is for running commands")
                         await window.publish(subject, piece)
                         digest.update(piece)
                         size += len(piece)
                         count += 1
             await window.acknowledged()
-            pointer = Pointer("", ref, size, count, digest.hexdigest())
-            await self._point(window, ref if sealed else slot.path, pointer)
-        return pointer
+        return Pointer("", ref, size, count, digest.hexdigest())
 
     async def _point(self, window: Window, name: str, to: Pointer) -> None:
         pointer = Pointer(name, to.ref, to.size, to.chunks, to.sha256)
@@ -250,7 +274,7 @@ def _troubles() -> Iterator[None]:
         raise BodyStoreError("Too many bodies are read, or NATS is too slow") from error
 
 
-async def open_object_store(bridge: Bridge, *, replicas: int, bytes_max: int) -> ObjectStore:
+async def open_object_store(bridge: Bridge, *, replicas: int, bytes_max: int, take: Take = unlimited) -> ObjectStore:
     """The body store on a bridge that is connected; its bucket is made or compared. bytes_max -1: no limit of its own.
 
     Raises:
@@ -259,4 +283,4 @@ async def open_object_store(bridge: Bridge, *, replicas: int, bytes_max: int) ->
     """
     config = stream_config(replicas, bytes_max)
     await ensure(bridge, config, size_setting="body_store_bytes_max", mismatch=BodyStoreMismatch)
-    return ObjectStore(bridge)
+    return ObjectStore(bridge, take)

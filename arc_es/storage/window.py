@@ -20,8 +20,8 @@ UNDER_WAY_TOGETHER_MAX: Final = 8
 """Of all flows: they share the connection with the journal, whose appends must not wait long behind them."""
 ACK_SECONDS: Final = 10.0
 """How long nothing may be acknowledged while something is under way."""
-FULL: Final = {10077, 10047, 10002}
-"""store failed (`discard: new`), storage exceeded, account limit exceeded"""
+FULL: Final = {10077, 10047, 10002, 10023}
+"""store failed (`discard: new`), storage exceeded, account limit exceeded, insufficient resources"""
 
 
 class Window:

@@ -50,6 +50,23 @@ def test_a_hard_bound_is_not_reached() -> None:
     assert room(20 * MIB, 20 * MIB).fits(MIB), "the server itself refuses there, and cleanly"
 
 
+def test_large_params_leave_all_the_head_room_and_large_answers_half() -> None:
+    shared = room(20 * MIB, 10 * MIB, hard=True)  # 9 MiB above the margin, of which 2 are head-room
+    assert not shared.take_beside(7 * MIB + 1, "params")
+    assert shared.take_beside(7 * MIB, "params")
+    assert not shared.take_beside(1, "params")
+    assert shared.take_beside(MIB, "response")
+    assert not shared.take_beside(1, "response")
+    assert not shared.spacious
+    assert shared.fits(MIB // 2)
+
+
+def test_bodies_have_no_part_in_the_limit_of_the_stream() -> None:
+    own = room(20 * MIB, 10 * MIB)
+    assert own.take_beside(100 * MIB, "params")
+    assert own.spacious
+
+
 @given(limit=sizes, used=sizes, appends=st.lists(st.integers(0, MIB)), live=st.integers(0, 10_000))
 def test_what_is_appended_counts_as_if_it_had_been_seen(limit: int, used: int, appends: list[int], live: int) -> None:
     counted = room(limit, used, live=live)

@@ -134,6 +134,27 @@ async def test_a_full_disk_lets_running_commands_finish(tmp_path: Path) -> None:
         assert (await client.call("POST", "/commands", create("t"))).status == 200
 
 
+@pytest.mark.parametrize("kind", ["params", "response"])
+async def test_large_bodies_leave_room_for_running_commands(tmp_path: Path, kind: str) -> None:
+    """Bodies share the disk with the journal. One that has no room leaves nothing, and stops nobody."""
+    async with service(tmp_path / "data", ARC_NATS_STORE_BYTES_MAX=str(DISK_BYTES)) as running:
+        async with running.client() as client:
+            created = [(await client.call("POST", "/commands", create("t"))).json["commandId"] for _ in range(3)]
+            leases = await lease_all(client)
+            upload = {**create("other"), "params": {"mode": "storage"}}
+            request = (await client.call("POST", "/commands", upload)).json["storageUpload"]["putRequest"]
+            if kind == "response":
+                request = leases[0]["envelope"]["responseHandling"]["storageUploadRequest"]
+            path = "/storage/" + request["backend"]["url"].partition("/storage/")[2]
+            assert (await client.call("PUT", path, b"x" * (DISK_BYTES // 2))).status == 200
+            for _ in range(3):
+                assert_full(await client.call("PUT", path, b"x" * (DISK_BYTES // 2)))
+            for lease in leases:
+                assert (await client.call("PUT", submit_path(lease), SUCCESS)).status == 200
+            assert {await state(client, command_id) for command_id in created} == {"SUCCEEDED"}
+        assert await running.terminate() == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", ["ARC_STREAM_BYTES_MAX", "ARC_NATS_STORE_BYTES_MAX"])
 async def test_when_even_the_head_room_is_gone_answers_are_kept_by_their_agents(tmp_path: Path, limit: str) -> None:
