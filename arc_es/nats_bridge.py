@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import nats.aio.client
 import nats.errors
 import trio
 import trio_asyncio  # type: ignore[import-untyped]
@@ -45,6 +46,9 @@ REQUEST_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 2.0
 RECONNECT_SECONDS_MIN: Final = 0.1
 RECONNECT_SECONDS_MAX: Final = 2.0
+
+nats.aio.client.DEFAULT_BUFFER_SIZE = 256 * 1024
+"""How much nats-py reads at once. With its own 32 KiB a replay takes a sixth longer: each read costs the same."""
 
 STATUS: Final = "Status"
 NO_RESPONDERS: Final = "503"
