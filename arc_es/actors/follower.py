@@ -38,6 +38,9 @@ class Follower:
         self.on_applied: Callable[[], None] = lambda: None
 
     async def wait_ready(self) -> None:
+        self.on_stored: Callable[[bool], None] = lambda ready: None
+        """Called after each message, also while the replay at start runs; `ready`: it is done."""
+        self.on_message: Callable[[int, Key, bytes], None] = lambda position, key, payload: None
         """Wait until the replay at start is done."""
         await self._caught_up.wait()
 
@@ -133,6 +136,7 @@ class Follower:
         if event is not None:
             event.set()
         watched = self._watching.pop(key, None)
+        self.on_message(position, key, payload)
         if watched is not None:
             watched.set()
         if leasable is not None:

@@ -97,6 +97,24 @@ PUSHES_PER_TARGET_MAX: Final = 8
 
 # --- Names and texts
 
+# --- The feed
+
+FEED_READERS_MAX: Final = 200
+"""Ours: readers of the live feed at the same time. Above it: 503 OVERLOADED."""
+FEED_RING_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Ours: recent events kept for all live readers together. Above it: the oldest is read from the journal; the feed of
+a reader that was up to date and fell so far behind ends."""
+FEED_PAGE_EVENTS_MAX: Final = 1_000
+"""Events of one page of the feed (extensions). Above it: clamped."""
+FEED_PAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Ours: size of one such page. Above it: it ends early."""
+FEED_SCAN_MAX: Final = 5_000
+"""Ours: decisions looked at for one such page, whether they are wanted or not. Above it: it ends early."""
+FEED_SILENCE_SECONDS_MAX: Final = 15.0
+"""Longest silence of a live feed (extensions). Above it: a comment line is sent."""
+FEED_PAUSE_SECONDS: Final = 0.05
+"""Ours: pause of a live reader before it looks for more. Below it: events are sent together."""
+
 NAME_BYTES_MAX: Final = 1_024
 """deploymentId, targetResourceId, command and idempotencyKey, each, in UTF-8. Above it: 400."""
 ERROR_TEXT_BYTES_MAX: Final = 150_000

@@ -16,6 +16,9 @@ from arc_es.http.commands import commands_blueprint
 from arc_es.http.connection import BodyBudget, BodyLimits, ClientGone, Connection
 from arc_es.http.deployments import deployments_blueprint
 from arc_es.http.discovery import discovery_blueprint
+from arc_es.http.explain import explain_blueprint
+from arc_es.http.feed import feed_blueprint
+from arc_es.http.finding import finding_blueprint
 from arc_es.http.health import health_blueprint
 from arc_es.http.leases import leases_blueprint
 from arc_es.http.problems import Refusal, response_of
@@ -58,6 +61,9 @@ class ArcApp(QuartTrio):
             deployments_blueprint(api),
             audit_blueprint(api),
             discovery_blueprint(api),
+            feed_blueprint(api),
+            explain_blueprint(api),
+            finding_blueprint(api),
             tokens_blueprint(api),
         ):
             self.register_blueprint(blueprint)

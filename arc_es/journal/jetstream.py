@@ -15,7 +15,7 @@ from arc_es.journal.follow import Cursor, follow
 from arc_es.journal.pump import Pump
 from arc_es.journal.room import Room
 from arc_es.journal.stream import api, error_number
-from arc_es.journal.subjects import EVENTS, STREAM, event_subject
+from arc_es.journal.subjects import EVENTS, STREAM, event_subject, key_of
 from arc_es.journal.watch import Disk, StreamWatch
 from arc_es.nats_bridge import Bridge, status_of
 from arc_es.nats_frames import Incoming
@@ -31,6 +31,7 @@ EVERYTHING: Final = ">"
 """The one filter whose last message the server finds at once; with any other it looks at each subject."""
 MESSAGE_NOT_FOUND: Final = 10037
 HEADER_SEQUENCE: Final = "Nats-Sequence"
+HEADER_SUBJECT: Final = "Nats-Subject"
 
 
 class JetStreamJournal:
@@ -90,22 +91,27 @@ class JetStreamJournal:
         subject = event_subject(key)
         at = 0
         while last is not None and at < last.position:
-            page = await self._page(key, subject, at + 1)
+            page = await self._page(subject, at, HISTORY_PAGE, HISTORY_PAGE_BYTES)
             if not page:
-                stored = await self._stored({"seq": at + 1, "next_by_subj": subject})
-                if stored is None:
-                    raise JournalUnavailable("The history changed while it was read")
-                page = [Message(stored["seq"], key, _data(stored))]
+                raise JournalUnavailable("The history changed while it was read")
             messages += page
             at = page[-1].position
         return messages
 
-    async def _page(self, key: Key, subject: str, start: int) -> list[Message]:
-        request = {"seq": start, "next_by_subj": subject, "batch": HISTORY_PAGE, "max_bytes": HISTORY_PAGE_BYTES}
+    async def page(self, after: int, limit: int, bytes_max: int) -> list[Message]:
+        await self._check()
+        return await self._page(EVENTS, after, limit, bytes_max)
+
+    async def _page(self, subject: str, after: int, limit: int, bytes_max: int) -> list[Message]:
+        """Messages from any replica, or else, since it may not have the next one yet, that one from the leader."""
+        request = {"seq": after + 1, "next_by_subj": subject, "batch": limit, "max_bytes": bytes_max}
         answers = await self._bridge.collect(
             DIRECT_GET, orjson.dumps(request), is_last=lambda answer: status_of(answer) is not None
         )
-        return [Message(_sequence(answer), key, answer.data) for answer in answers[:-1]]
+        if len(answers) > 1:
+            return [_message(answer) for answer in answers[:-1]]
+        stored = await self._stored({"seq": after + 1, "next_by_subj": subject})
+        return [] if stored is None else [Message(stored["seq"], key_of(stored["subject"]), _data(stored))]
 
     async def end(self) -> int:
         await self._check()
@@ -143,8 +149,9 @@ def _data(stored: Mapping[str, Any]) -> bytes:
     return base64.b64decode(stored.get("data", ""))
 
 
-def _sequence(answer: Incoming) -> int:
-    return int((answer.headers or {})[HEADER_SEQUENCE])
+def _message(answer: Incoming) -> Message:
+    headers = answer.headers or {}
+    return Message(int(headers[HEADER_SEQUENCE]), key_of(headers[HEADER_SUBJECT]), answer.data)
 
 
 @asynccontextmanager

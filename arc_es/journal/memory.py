@@ -133,6 +133,19 @@ class MemoryJournal:
 
     def _message(self, key: Key, position: int) -> Message:
         return Message(position, key, self._messages[position - 1][1])
+    async def page(self, after: int, limit: int, bytes_max: int) -> list[Message]:
+        await self._reach()
+        page: list[Message] = []
+        size = 0
+        at = after
+        while at < len(self._messages) and len(page) < limit and size < bytes_max:
+            key, payload = self._messages[at]
+            at += 1
+            if key is not None:
+                page.append(Message(at, key, payload))
+                size += len(payload)
+        return page
+
 
     async def end(self) -> int:
         await self._reach()

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey, TokenKey
 from arc_es.ports import Append, AppendOutcome, Conflict, Journal, JournalFull, Message
 from tests.contract.conftest import Pair
 from tests.contract.story import Seen, command, item
@@ -200,6 +200,34 @@ async def test_a_long_history_comes_whole_and_in_order(journal: Journal) -> None
         if number % 100 == 0:
             await journal.append([item(command(f"between{number}"), "x", body=b"x")])
     assert await journal.history(command("a")) == expected
+
+
+async def test_pages_hold_the_events_of_all_histories_in_order(journal: Journal) -> None:
+    keys: list[Key] = [command("a"), DeploymentKey("dép"), PayloadKey("cmd_9"), TokenKey("t"), command("b", "d.2")]
+    items = [
+        item(key, f"{n}", body=b"B" if isinstance(key, CommandKey | PayloadKey) else None) for n, key in enumerate(keys)
+    ]
+    stored = positions(await journal.append(items))
+    expected = [Message(at, sent.key, sent.payload) for at, sent in zip(stored, items, strict=True)]
+    assert await journal.page(0, 100, 1_000_000) == expected
+    for skipped, at in enumerate(stored, start=1):
+        assert await journal.page(at, 100, 1_000_000) == expected[skipped:]
+        assert await journal.page(at - 1, 1, 1_000_000) == expected[skipped - 1 : skipped]
+    assert await journal.page(stored[-1] + 5, 100, 1_000_000) == []
+
+
+async def test_a_page_is_bounded_in_bytes_and_never_empty_before_the_end(journal: Journal) -> None:
+    stored = positions(await journal.append([item(command(f"{n}"), "x" * 1000) for n in range(50)]))
+    seen: list[int] = []
+    while page := await journal.page(seen[-1] if seen else 0, 100, 5_000):
+        assert len(page) <= 10
+        seen += [message.position for message in page]
+    assert seen == stored
+    assert [message.position for message in await journal.page(0, 100, 1)] == stored[:1]
+
+
+async def test_an_empty_journal_has_no_pages(journal: Journal) -> None:
+    assert await journal.page(0, 10, 1_000) == []
 
 
 async def test_another_node_reads_what_was_acknowledged(pair: Pair) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,8 +88,13 @@ class Client:
         raw: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         gone: trio.Event | None = None,
+        into: Answer | None = None,
+        taking: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
-        """One request. `data` is sent as JSON; `raw` as it is; `gone` is set when the client leaves."""
+        """One request. `data` is sent as JSON; `raw` as it is; `gone` is set when the client leaves.
+
+        The answer is put `into` as it comes; the client is ready for more of it when `taking` returns.
+        """
         body = raw if raw is not None else b"" if data is None else json.dumps(data).encode()
         sent = {"host": self.host, "content-length": str(len(body))}
         if data is not None:
@@ -116,7 +121,7 @@ class Client:
         }
         messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
         left = trio.Event() if gone is None else gone
-        answer = Answer()
+        answer = into or Answer()
 
         async def receive() -> dict[str, Any]:
             if messages:
@@ -132,6 +137,8 @@ class Client:
                 answer.headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
             elif message["type"] == "http.response.body":
                 answer.body += message.get("body", b"")
+                if taking is not None:
+                    await taking()
 
         await self.app(scope, receive, send)  # type: ignore[arg-type]
         return answer
