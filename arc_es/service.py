@@ -311,9 +311,10 @@ class Service:
 
     async def expects_upload(self, slot: Slot) -> bool:
         """Whether an upload counts. Raises as `Transfers.expects_upload`, and JournalFull unless it ends a command."""
+        counts = await self._transfers.expects_upload(slot)
         if slot.kind == "params":
             self.need_room()
-        return await self._transfers.expects_upload(slot)
+        return counts
 
     async def download(self, slot: Slot) -> Inline | str:
         """The bytes of params or of a response, or their name in the store. Raises as `Transfers.download`."""

@@ -395,8 +395,8 @@ class LeaseRequest:
     only: frozenset[Target] | None = None
 
 
-def parse_lease(value: object) -> LeaseRequest:
-    """Read a lease request. Raises WireError 422."""
+def parse_lease(value: object, only: frozenset[Target] | None = None) -> LeaseRequest:
+    """Read a lease request of a caller whose token allows `only` these targets. Raises WireError 422."""
     data = parse_object(value)
     agent = optional(data, "agent", parse_field_object)
     return LeaseRequest(
@@ -408,6 +408,7 @@ def parse_lease(value: object) -> LeaseRequest:
         ),
         wait_seconds=clamp(optional(data, "waitSeconds", count), 0, WAIT_SECONDS_MAX, 0),
         agent=None if agent is None else required(agent, "id", name_text),
+        only=only,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from quart import Blueprint, Request, Response
@@ -21,7 +20,7 @@ def leases_blueprint(api: Api) -> Blueprint:
     @blueprint.post("/commands/leases")
     async def lease(request: Request) -> Response:
         caller = await api.caller(request, "lease")
-        wanted = replace(parse_lease(await json_of(request)), only=caller.grant.targets)
+        wanted = parse_lease(await json_of(request), caller.grant.targets)
         caller.must_cover(wanted.deployment_id, wanted.target)
         by = caller.principal
         if wanted.wait_seconds:

@@ -20,8 +20,9 @@ def tokens_blueprint(api: Api) -> Blueprint:
     @blueprint.post("/tokens")
     async def mint(request: Request) -> Response:
         by = (await api.caller(request, "administer")).principal
+        wanted = parse_token_request(await json_of(request))
         api.service.need_room()
-        minted = await tokens.mint(parse_token_request(await json_of(request)), by)
+        minted = await tokens.mint(wanted, by)
         answer: dict[str, Any] = {"token": minted.token, "id": minted.token_id}
         if minted.expires_at is not None:
             answer["expiresAt"] = format_time(minted.expires_at)

@@ -11,6 +11,7 @@ import pytest
 
 from arc_es.domain.limits import SECOND
 from arc_es.domain.state import TERMINAL
+from arc_es.journal.memory import MemoryJournal
 from arc_es.ports import Slot
 from arc_es.storage.memory import BodyFault, MemoryBodyStore
 from tests.http.driver import T0, Answer, Served, a_command, a_lease, failure, inline, serving, success
@@ -340,6 +341,18 @@ async def test_the_accepted_response_never_changes(served: Served) -> None:
     response = (await served.status(command_id))["response"]["response"]
     assert await downloaded(served, response) == LARGE
     assert (await served.types(command_id)).count("CommandSucceeded") == 1
+
+
+async def test_an_upload_that_never_counts_is_refused_for_that_and_not_for_want_of_room() -> None:
+    journal = MemoryJournal(bytes_max=1_000_000, headroom_bytes=0)
+    async with serving(journal) as served:
+        waiting = (await waiting_for_upload(served))["storageUpload"]["putRequest"]
+        done = await waiting_for_upload(served)
+        assert (await follow(served, done["storageUpload"]["putRequest"], b"{}")).status == 200
+        assert (await complete(served, done["commandId"], 2)).ok()["state"] == "PENDING"
+        journal.bytes_max = 0
+        (await follow(served, done["storageUpload"]["putRequest"], b"{}")).refused(409, "CONFLICT")
+        (await follow(served, waiting, b"{}")).refused(507, "JOURNAL_FULL")
 
 
 async def test_the_same_storage_response_again_is_no_late_response(served: Served) -> None:

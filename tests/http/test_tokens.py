@@ -33,6 +33,12 @@ async def listed(client: Client) -> list[Any]:
     return found
 
 
+async def test_what_is_wrong_with_a_request_is_told_before_the_want_of_room() -> None:
+    async with serving(MemoryJournal(bytes_max=100_000, headroom_bytes=200_000)) as served:
+        (await served.client.post("/v1/tokens", {"scope": "king"})).refused(422, "INVALID_REQUEST")
+        (await served.client.post("/v1/tokens", {"scope": "sender"})).refused(507, "JOURNAL_FULL")
+
+
 async def test_a_token_is_shown_once_and_never_stored(served: Served) -> None:
     answer = await served.client.post("/v1/tokens", {"scope": "sender", "deployments": ["dep"], "name": "shop"})
     assert (answer.status, answer.headers["cache-control"]) == (201, "no-store")
