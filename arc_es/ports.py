@@ -12,8 +12,8 @@ from arc_es.domain.deployments import Deployment
 from arc_es.domain.ids import Micros, ResourceType
 from arc_es.domain.payloads import Payload
 from arc_es.domain.queues import QueueCounts
-from arc_es.domain.recorded import Key, Recorded
-from arc_es.domain.state import State
+from arc_es.domain.recorded import CommandKey, Key, Recorded
+from arc_es.domain.state import Route, State
 from arc_es.domain.tokens import Token
 
 # --- troubles of the journal: named by whose fault they are
@@ -360,6 +360,9 @@ class DueView(Protocol):
     def put_back(self, command_ids: Iterable[str]) -> None:
         """Offer commands again whose Tick could not be stored."""
 
+
+    def ahead(self, route: Route, priority: int, params_at: int, count_max: int) -> int:
+        """How many leasable commands of the same target are taken before this one, counted up to `count_max`."""
 
 class IdempotencyView(Protocol):
     """Which command holds an idempotency key."""

@@ -52,6 +52,9 @@ from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import SERVICE, CommandKey, Decision, Principal
 from arc_es.domain.state import TERMINAL, Facts
 from arc_es.leasing import Granted, Leasing, Poll, target_of
+from arc_es.explaining import Explaining
+from arc_es.feed import Feed
+from arc_es.finding import Finding
 from arc_es.lookup import Lookup
 from arc_es.payloads import PayloadRequest, Payloads
 from arc_es.ports import (
@@ -133,6 +136,14 @@ class Service:
     def store(self) -> BodyStore:
         """Where large bodies are; it moves their bytes itself."""
         return self._bodies.store
+        self.feed = Feed(
+            journal=journal, models=models, follower=follower, lookup=self._lookup, long_waits=self._long_waits
+        )
+        self.finding = Finding(index, lookup, follower, journal)
+        self.explaining = Explaining(
+            lookup=self._lookup, journal=journal, models=models, leasing=self._leasing, clock=clock
+        )
+        self.exports = exports
 
     # --- callers
 

@@ -135,6 +135,27 @@ class PendingProjection:
             for target_id, target in deployment.targets.items()
         ]
 
+    def ahead(self, route: Route, priority: int, params_at: int, count_max: int) -> int:
+        """How many leasable commands of the same target are taken before this one, counted up to `count_max`.
+
+        A heap has everything better than an entry above it, so only what is counted, and garbage, is looked at.
+        """
+        mine = params_at - (priority << _PLACE_BITS)
+        deployment = self._deployments.get(route.deployment_id)
+        target = None if deployment is None else deployment.targets.get(route.target_id)
+        ranks = [] if target is None else target.ranks
+        found: set[int] = set()
+        looks, open_at = _SLACK + 4 * count_max, [0]
+        while open_at and looks and len(found) < count_max:
+            at = open_at.pop()
+            looks -= 1
+            if at < len(ranks) and ranks[at] < mine:
+                open_at += (2 * at + 1, 2 * at + 2)
+                other = self._ready.get(ranks[at] & _PLACE_MASK)
+                if other is not None and other.command_id not in self._reserved:
+                    found.add(ranks[at])
+        return len(found) if looks or not open_at else count_max
+
     # --- what happens to commands
 
     def apply(self, change: Change) -> str | None:
