@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from quart import Blueprint, Request, Response
 
 from arc_es.declarations import declaration_json, parse_declaration
+from arc_es.domain.events import DeclaredTarget, DeploymentDeclared
+from arc_es.domain.ids import Target
+from arc_es.domain.tokens import Grant
 from arc_es.http.api import Api, json_of
 from arc_es.http.problems import json_response
 from arc_es.wire import WireError, name_text
@@ -37,13 +41,22 @@ def deployments_blueprint(api: Api) -> Blueprint:
         caller = await api.caller(request, "read")
         declaration = service.declaration(deployment_id)
         caller.must_cover(deployment_id)
-        return json_response(declaration_json(deployment_id, declaration))
+        return json_response(declaration_json(deployment_id, covered(caller.grant, deployment_id, declaration)))
 
     @blueprint.get("/deployments")
     async def list_all(request: Request) -> Response:
         grant = (await api.caller(request, "read")).grant
         names = filter(grant.covers_deployment, service.declared_deployments())
-        found = [declaration_json(name, service.declaration(name)) for name in names]
+        found = [declaration_json(name, covered(grant, name, service.declaration(name))) for name in names]
         return json_response({"deployments": found})
 
     return blueprint
+
+
+def covered(grant: Grant, deployment_id: str, declared: DeploymentDeclared) -> DeploymentDeclared:
+    """What a token may see of a declaration: where the workers of other targets are is not its business."""
+
+    def covers(target: DeclaredTarget) -> bool:
+        return grant.covers(deployment_id, Target(target.resource_id, target.resource_type))
+
+    return replace(declared, targets=tuple(filter(covers, declared.targets)))

@@ -207,6 +207,18 @@ async def test_lists_show_only_what_a_token_covers(served: Served) -> None:
 # --- the order of the checks
 
 
+async def test_a_declaration_shows_only_the_targets_that_a_token_covers() -> None:
+    async with serving(public_url="https://arc.example") as served:
+        push = {"url": "http://127.0.0.1:9000/secret-path", "token": "secret"}
+        (await served.declare(a_target(), a_target("w", "worker") | {"delivery": "push", "push": push})).ok()
+        request = {"scope": "receiver", "deployments": ["dep"], "targets": [a_target()]}
+        receiver = served.client.presenting((await served.client.post("/v1/tokens", request)).json["token"])
+        only = [a_target() | {"delivery": "pull"}]
+        assert (await receiver.get("/v1/deployments/dep")).ok()["targets"] == only
+        assert (await receiver.get("/v1/deployments")).ok()["deployments"][0]["targets"] == only
+        assert len((await served.client.get("/v1/deployments/dep")).ok()["targets"]) == 2
+
+
 async def test_the_order_of_the_checks(served: Served) -> None:
     """`arc.v1` 1.7: token, scope, shape, existence, coverage, the rest. Each step hides all that come after it."""
     await served.declare(a_target())
