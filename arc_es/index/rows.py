@@ -1,0 +1,185 @@
+"""From what changed to rows of the index: few statements for many commands.
+
+Python's lock is given up and taken back around each statement, which costs up to 5 ms beside a busy thread. So a
+statement writes as many rows as SQLite lets it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
+from typing import Any, Final, Protocol
+
+from arc_es.domain.ids import Micros
+from arc_es.domain.state import State
+from arc_es.index.schema import COLUMNS
+from arc_es.ports import Row
+from arc_es.summaries import Summary, Traces, summary_of
+
+PIECES: Final = (256, 32, 4, 1)
+"""Rows of one statement; few different numbers, so that SQLite compiles few statements."""
+
+Values = tuple[Any, ...]
+
+
+class Change(Protocol):
+    """What one decision, made at `at` and stored at `position`, did to the command of `row`."""
+
+    @property
+    def row(self) -> Row: ...
+    @property
+    def before(self) -> State | None: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def at(self) -> Micros: ...
+
+
+@dataclass(slots=True)
+class Entry:
+    """A command that changed since the last batch. born_at: its first message if that is among the changes, else 0."""
+
+    row: Row
+    born_at: int
+    traces: Traces = field(default_factory=Traces)
+
+    def merge_older(self, older: Entry) -> None:
+        """Take over what an entry said that could not be written."""
+        self.born_at = self.born_at or older.born_at
+        mine, theirs = self.traces, older.traces
+        mine.dispatched_at = theirs.dispatched_at if mine.dispatched_at is None else mine.dispatched_at
+        mine.agent = theirs.agent if mine.agent is None else mine.agent
+        mine.response_bytes = theirs.response_bytes if mine.response_bytes is None else mine.response_bytes
+        mine.error = theirs.error if mine.error is None else mine.error
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one transaction writes. late: ids and versions of ended commands that had a late response."""
+
+    commands: list[Values]
+    labels: list[Values]
+    late: list[tuple[int, str]]
+    position: int
+    digest: str
+
+
+def values_of(entry: Entry) -> Values:
+    """The columns of one row."""
+    row, traces = entry.row, entry.traces
+    said = summary_of(row.command_id, row.state, traces)
+    code, message = said.error or (None, None)
+    return (
+        entry.born_at or row.version,
+        said.command_id,
+        said.deployment_id,
+        said.target_id,
+        said.target_type,
+        said.command,
+        said.state,
+        said.attempt,
+        said.created_at,
+        said.dispatched_at,
+        said.completed_at,
+        said.deadline,
+        said.not_before,
+        said.priority,
+        json.dumps(said.labels) if said.labels else None,
+        code,
+        message,
+        said.request_bytes,
+        said.response_bytes,
+        said.lease_id,
+        said.lease_expires_at,
+        said.agent,
+        row.version,
+        row.params_at,
+        row.answer_at,
+    )
+
+
+def labels_of(entry: Entry) -> Iterator[Values]:
+    """The labels of a new command; they never change."""
+    if entry.born_at:
+        facts = entry.row.state.facts
+        for key, value in facts.options.labels:
+            yield key, value, facts.created_at, entry.born_at
+
+
+def summary_from(values: Sequence[Any]) -> Summary:
+    """The summary in one row."""
+    named = dict(zip(COLUMNS, values, strict=True))
+    labels = named["labels"]
+    return Summary(
+        command_id=named["id"],
+        deployment_id=named["deployment_id"],
+        target_id=named["target_id"],
+        target_type=named["target_type"],
+        command=named["command"],
+        state=named["state"],
+        attempt=named["attempt"],
+        created_at=named["created_at"],
+        dispatched_at=named["dispatched_at"],
+        completed_at=named["completed_at"],
+        deadline=named["deadline"],
+        not_before=named["not_before"],
+        priority=named["priority"],
+        labels=tuple((key, value) for key, value in json.loads(labels)) if labels else (),
+        error=None if named["error_code"] is None else (named["error_code"], named["error_message"]),
+        request_bytes=named["request_bytes"],
+        response_bytes=named["response_bytes"],
+        lease_id=named["lease_id"],
+        lease_expires_at=named["lease_expires_at"],
+        agent=named["agent"],
+    )
+
+
+_SETTLED: Final = ("n", "id", "deployment_id", "target_id", "target_type", "command", "created_at", "labels")
+_ONCE_SAID: Final = ("dispatched_at", "agent", "response_bytes", "error_code", "error_message")
+"""Columns that a change that says nothing of them leaves as they are."""
+
+
+@lru_cache(maxsize=len(PIECES))
+def _upsert(rows: int) -> str:
+    places = ",".join(["(" + ",".join("?" * len(COLUMNS)) + ")"] * rows)
+    updates = ",".join(
+        f"{name}=coalesce(excluded.{name},{name})" if name in _ONCE_SAID else f"{name}=excluded.{name}"
+        for name in COLUMNS
+        if name not in _SETTLED
+    )
+    return f"INSERT INTO commands VALUES {places} ON CONFLICT (id) DO UPDATE SET {updates}"  # noqa: S608 - our names
+
+
+@lru_cache(maxsize=len(PIECES))
+def _insert_labels(rows: int) -> str:
+    return "INSERT OR IGNORE INTO labels VALUES " + ",".join(["(?,?,?,?)"] * rows)  # noqa: S608 - our names
+
+
+def _pieces(rows: list[Values]) -> Iterator[list[Values]]:
+    at = 0
+    for size in PIECES:
+        while len(rows) - at >= size:
+            yield rows[at : at + size]
+            at += size
+
+
+def write(connection: sqlite3.Connection, batch: Batch) -> None:
+    """One transaction: all of it, with the position. Raises sqlite3.Error, and nothing was written."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for piece in _pieces(batch.commands):
+            connection.execute(_upsert(len(piece)), tuple(chain.from_iterable(piece)))
+        for piece in _pieces(batch.labels):
+            connection.execute(_insert_labels(len(piece)), tuple(chain.from_iterable(piece)))
+        if batch.late:
+            connection.executemany("UPDATE commands SET version = ? WHERE id = ?", batch.late)
+        connection.execute("UPDATE meta SET position = ?, digest = ?", (batch.position, batch.digest))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
