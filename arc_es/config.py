@@ -47,6 +47,7 @@ class Config:
     s3_secret_access_key: str | None = field(default=None, repr=False)
     sweep_seconds: float = 3_600.0
     orphan_seconds_min: float = 86_400.0
+    checkpoint_seconds: float = 60.0
     push: str = "http"
     pushes_per_target_max: int = limits.PUSHES_PER_TARGET_MAX
     pushes_max: int = limits.PUSHES_MAX
@@ -59,6 +60,7 @@ class Config:
     waiters_per_target_max: int = limits.WAITERS_PER_TARGET_MAX
     actors_max: int = limits.ACTORS_MAX
     cache_bytes_max: int = limits.CACHE_BYTES_MAX
+    finished_in_memory_max: int = limits.FINISHED_IN_MEMORY_MAX
     append_seconds_max: float = limits.APPEND_SECONDS_MAX
     drain_seconds_max: float = 10.0
     slow_request_seconds_max: float = limits.SLOW_REQUEST_SECONDS_MAX
@@ -82,6 +84,7 @@ _S3_PLACE: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-
 _PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?")
 PUSHERS: Final = ("http", "null")
 ORPHAN_SECONDS_MIN: Final = 3_600
+CHECKPOINT_SECONDS_MIN: Final = 1
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -146,6 +149,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "storage_bytes_max": int,
     "sweep_seconds": float,
     "orphan_seconds_min": float,
+    "checkpoint_seconds": float,
     "pushes_per_target_max": int,
     "pushes_max": int,
     "headroom_bytes": int,
@@ -157,6 +161,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "waiters_per_target_max": int,
     "actors_max": int,
     "cache_bytes_max": int,
+    "finished_in_memory_max": int,
     "append_seconds_max": float,
     "drain_seconds_max": float,
     "slow_request_seconds_max": float,
@@ -207,7 +212,7 @@ def _checked(config: Config) -> Config:
     if config.public_url is not None and not _PUBLIC_URL.fullmatch(config.public_url):
         raise ConfigError(f"public_url must be like https://example.org/arc, without query, not {config.public_url!r}")
     _check_body_store(config)
-    _check_push(config)
+    _check_numbers(config)
     if config.workers != 1:
         raise ConfigError("workers: this version runs one process; leave --workers at 1")
     if config.replicas not in (1, 3):
@@ -215,6 +220,12 @@ def _checked(config: Config) -> Config:
     if config.replicas == 3 and config.nats_url is None:  # noqa: PLR2004 - the two legal numbers of replicas
         raise ConfigError("replicas = 3 needs a cluster: name it with --nats-url")
     return config
+
+
+def _check_numbers(config: Config) -> None:
+    if config.finished_in_memory_max < 1:
+        raise ConfigError("finished_in_memory_max must be at least 1")
+    _check_push(config)
 
 
 def _check_push(config: Config) -> None:
@@ -225,6 +236,8 @@ def _check_push(config: Config) -> None:
 
 
 def _check_body_store(config: Config) -> None:
+    if config.checkpoint_seconds < CHECKPOINT_SECONDS_MIN:
+        raise ConfigError(f"checkpoint_seconds must be at least {CHECKPOINT_SECONDS_MIN}: each checkpoint is an event")
     if config.orphan_seconds_min < ORPHAN_SECONDS_MIN:
         raise ConfigError(f"orphan_seconds_min must be at least {ORPHAN_SECONDS_MIN}: longer than any request may take")
     if config.body_store == "nats":

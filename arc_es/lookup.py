@@ -1,7 +1,12 @@
-"""Finding a command as it is now: what is overdue on it is applied first."""
+"""Finding a command as it is now: what is overdue on it is applied first.
+
+What ended long ago is not in memory any more. The index says of which deployment it is, and nothing else: its history
+is read from the journal, and folded as always.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -11,9 +16,10 @@ from arc_es.actors.follower import Follower
 from arc_es.actors.turns import Ask, Turns
 from arc_es.domain.errors import CommandNotFound
 from arc_es.domain.intents import Tick
-from arc_es.domain.recorded import SERVICE
+from arc_es.domain.recorded import SERVICE, CommandKey
 from arc_es.domain.state import next_due
-from arc_es.ports import Clock, Journal, JournalError, Overloaded, ReadModels, Row
+from arc_es.ports import Clock, Journal, JournalError, JournalUnavailable, Overloaded, ReadModels, Row
+from arc_es.summaries import CommandIndex
 
 OVERDUE_SECONDS_MAX: Final = 2.0
 """How long a status poll waits until what is overdue has been applied."""
@@ -22,8 +28,17 @@ OVERDUE_SECONDS_MAX: Final = 2.0
 class Lookup:
     """Rows of commands by id."""
 
-    def __init__(self, journal: Journal, models: ReadModels, follower: Follower, turns: Turns, clock: Clock) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        models: ReadModels,
+        follower: Follower,
+        turns: Turns,
+        clock: Clock,
+        index: CommandIndex,
+    ) -> None:
         self._journal = journal
+        self._index = index
         self._models = models
         self._follower = follower
         self._turns = turns
@@ -34,7 +49,12 @@ class Lookup:
         if self._journal.available:
             with trio.move_on_after(OVERDUE_SECONDS_MAX), suppress(JournalError, Overloaded):
                 return await self.current(command_id)
-        return self.row(command_id)
+        row = self._models.status.get(command_id)
+        if row is not None:
+            return row
+        if await self._index.deployment_of(command_id) is None:
+            raise CommandNotFound
+        raise JournalUnavailable("This command has to be read from the journal, which is not possible now")
 
     async def current(self, command_id: str) -> Row:
         """The row, after what is overdue has been applied."""
@@ -47,16 +67,32 @@ class Lookup:
 
     async def known(self, command_id: str) -> Row:
         """The row; raises CommandNotFound only when no node has made the command."""
-        if self._models.status.get(command_id) is None:
-            await self.latest(command_id)  # another node may have made it a moment ago
-        return self.row(command_id)
+        row = await self.found(command_id) or await self.latest(command_id)  # another node may have just made it
+        if row is None:
+            raise CommandNotFound
+        return row
 
     async def latest(self, command_id: str) -> Row | None:
         """The row, with all that any node has stored up to now; None if there is no such command."""
         await self._follower.caught_up()
-        return self._models.status.get(command_id)
+        return await self.found(command_id)
+
+    async def found(self, command_id: str) -> Row | None:
+        """The row, in memory or put back there; None if this node knows of no such command."""
+        row = self._models.status.get(command_id)
+        if row is not None:
+            return row
+        deployment_id = await self._index.deployment_of(command_id)
+        if deployment_id is None:
+            return self._models.status.get(command_id)
+        return await self._turns.recall(CommandKey(deployment_id, command_id))
+
+    async def next_holder(self, previous: str, next_of: Callable[[str], str]) -> str:
+        """The newest of the commands that came after `previous` with its idempotency key, or the id for a new one."""
+        return await self._index.newest_of(next_of(previous), next_of)
 
     def row(self, command_id: str) -> Row:
+        """The row of a command that is live, and so in memory. Raises CommandNotFound."""
         row = self._models.status.get(command_id)
         if row is None:
             raise CommandNotFound

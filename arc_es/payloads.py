@@ -12,6 +12,7 @@ from arc_es.domain.errors import CommandExists, CommandNotFound, InvalidCommand
 from arc_es.domain.events import PayloadStored
 from arc_es.domain.ids import COMMAND_ID_PATTERN
 from arc_es.domain.recorded import Principal
+from arc_es.lookup import Lookup
 from arc_es.ports import BodyKind, PayloadRow, ReadModels, Slot
 from arc_es.wire import (
     ErrorResponse,
@@ -50,8 +51,9 @@ Step: TypeAlias = tuple[PayloadStored, bytes | None, BodyKind]
 class Payloads:
     """Stores payloads as events of histories of their own, and reads them back."""
 
-    def __init__(self, models: ReadModels, turns: Turns, bodies: Bodies) -> None:
+    def __init__(self, models: ReadModels, turns: Turns, bodies: Bodies, lookup: Lookup) -> None:
         self._models = models
+        self._lookup = lookup
         self._turns = turns
         self._bodies = bodies
 
@@ -69,7 +71,7 @@ class Payloads:
         """
         if COMMAND_ID_PATTERN.fullmatch(command_id) is None:
             raise InvalidCommand("A command id has 1 to 128 characters out of A-Z, a-z, 0-9, _ and -")
-        if self._models.status.get(command_id) is not None:
+        if await self._lookup.found(command_id) is not None:
             raise CommandExists
         async with AsyncExitStack() as storing:
             for event, beside, kind in await self._steps(storing, command_id, request):

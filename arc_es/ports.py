@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from arc_es.domain.deployments import Deployment
 from arc_es.domain.ids import Micros, ResourceType
@@ -144,6 +144,9 @@ class Journal(Protocol):
 
     async def end(self) -> int:
         """The position of the last event message, 0 if there is none. Raises as `read`."""
+
+    async def identity(self) -> str:
+        """A name of this journal that no other one has, for what is kept of it elsewhere. Raises as `read`."""
 
     async def follow(self, after: int, handle: Handle) -> None:
         """Call `handle` for each event message after that position, in order, without gaps, for ever.
@@ -302,6 +305,8 @@ class Row(Protocol):
     that hold (or come right after) the params and the answer; 0 if there are none yet."""
 
     @property
+    def command_id(self) -> str: ...
+    @property
     def state(self) -> State: ...
     @property
     def version(self) -> int: ...
@@ -312,13 +317,25 @@ class Row(Protocol):
 
 
 class StatusView(Protocol):
-    """The folded state of each command."""
+    """The folded state of each command, but for those that ended long ago: `arc_es.lookup` brings them back."""
 
     def get(self, command_id: str) -> Row | None:
-        """The row of a command, None if there is no such command."""
+        """The row of a command, None if it is not in memory."""
+
+    def await_row(self, command_id: str) -> None:
+        """Watch an id that is not in memory for decisions that pass by, until `restore` or `give_up`."""
+
+    def restore(self, key: CommandKey, history: Iterable[Recorded]) -> Row | None:
+        """Put the row of an ended command back, from its whole history; None: more has passed by, read it again."""
+
+    def give_up(self, command_id: str) -> None:
+        """End one `await_row`."""
 
     def holder_of(self, lease_id: str) -> str | None:
         """The id of the command that is held under this live lease."""
+
+    def items(self) -> Iterable[tuple[str, Row]]:
+        """Ids and rows of all commands in memory."""
 
     def __len__(self) -> int: ...
 
@@ -347,6 +364,9 @@ class PendingView(Protocol):
     def queues(self, now: Micros) -> list[QueueCounts]:
         """All queues that ever had a command."""
 
+    def ahead(self, route: Route, priority: int, params_at: int, count_max: int) -> int:
+        """How many leasable commands of the same target are taken before this one, counted up to `count_max`."""
+
 
 class DueView(Protocol):
     """When commands next change by themselves."""
@@ -360,9 +380,6 @@ class DueView(Protocol):
     def put_back(self, command_ids: Iterable[str]) -> None:
         """Offer commands again whose Tick could not be stored."""
 
-
-    def ahead(self, route: Route, priority: int, params_at: int, count_max: int) -> int:
-        """How many leasable commands of the same target are taken before this one, counted up to `count_max`."""
 
 class IdempotencyView(Protocol):
     """Which command holds an idempotency key."""
@@ -496,5 +513,14 @@ class ReadModels(Protocol):
     @property
     def stats(self) -> StatsView: ...
 
+    def findable(self, position: int) -> None:
+        """Everything up to this position can be found in the index: what ended long ago may leave memory."""
+
     def apply(self, recorded: Recorded) -> str | None:
         """Fold one decision. Returns the id of a command that may be leased or pushed from now on, else None."""
+
+    def dump(self) -> Iterator[tuple[str, Any]]:
+        """Everything as named pieces of plain data, in an order that `load` needs; equal for equal histories."""
+
+    def load(self, pieces: Iterable[tuple[str, Any]]) -> None:
+        """Take in what was dumped by the same version; only into new projections."""

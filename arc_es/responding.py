@@ -58,7 +58,7 @@ class Responding:
         else:
             if lease_end_max_of(row.state) == 0:
                 await self._follower.caught_up()  # another node may have leased the command a moment ago
-                if lease_end_max_of(self._lookup.row(command_id).state) == 0:
+                if lease_end_max_of((await self._lookup.known(command_id)).state) == 0:
                     raise InvalidStateTransition("The command was never dispatched, so nobody can have an answer")
             kept = await self._bodies.store.seal(slot)
             if kept is None:

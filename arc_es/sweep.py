@@ -19,6 +19,7 @@ from arc_es.actors.follower import Follower
 from arc_es.bodies import Bodies, InStore
 from arc_es.domain.limits import SECOND
 from arc_es.domain.state import TERMINAL, PendingUpload, Succeeded
+from arc_es.lookup import Lookup
 from arc_es.payloads import Payloads
 from arc_es.ports import BodyStoreError, Clock, JournalError, ReadModels, Row, StoredName
 
@@ -36,6 +37,7 @@ class Sweep:
         follower: Follower,
         bodies: Bodies,
         payloads: Payloads,
+        lookup: Lookup,
         clock: Clock,
         *,
         every_seconds: float,
@@ -45,6 +47,7 @@ class Sweep:
         self._follower = follower
         self._bodies = bodies
         self._payloads = payloads
+        self._lookup = lookup
         self._clock = clock
         self._every_seconds = every_seconds
         self._orphan_micros_min = round(orphan_seconds_min * SECOND)
@@ -92,7 +95,7 @@ class Sweep:
         if stored.name in self._bodies.unclaimed:
             return True
         command_id = stored.slot.command_id
-        row = self._models.status.get(command_id)
+        row = await self._lookup.found(command_id)
         if row is not None:
             needed = self._params_needed if stored.slot.kind == "params" else self._response_needed
             return await needed(stored, row)

@@ -49,6 +49,10 @@ class StatusProjection:
         """The id of the command that is held under this live lease; leases of pushes are not public and not here."""
         return self._holders.get(lease_id)
 
+    def items(self) -> Iterator[tuple[str, Row]]:
+        """Ids and rows of all commands in memory."""
+        return ((command_id, row) for command_id in self._rows if (row := self.get(command_id)) is not None)
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -131,7 +135,7 @@ class StatusProjection:
 
     def dump(self) -> Iterator[Plain]:
         """All rows as plain data, in pieces."""
-        return pieces(row for command_id in self._rows if (row := self.get(command_id)) is not None)
+        return pieces(row for _, row in self.items())
 
     def load(self, piece: Plain) -> list[Row]:
         """Take a dumped piece in; they come in their order. Returns the rows in it that have not come to an end."""

@@ -33,14 +33,16 @@ class Follower:
         self.ready = False
         """Whether everything that was stored before the start has been applied."""
         self.applied = 0
+        self.tip = b""
+        """What the message at `applied` says."""
         self.target = 0
         self.on_leasable: Callable[[str], None] = lambda command_id: None
         self.on_applied: Callable[[], None] = lambda: None
-
-    async def wait_ready(self) -> None:
         self.on_stored: Callable[[bool], None] = lambda ready: None
         """Called after each message, also while the replay at start runs; `ready`: it is done."""
         self.on_message: Callable[[int, Key, bytes], None] = lambda position, key, payload: None
+
+    async def wait_ready(self) -> None:
         """Wait until the replay at start is done."""
         await self._caught_up.wait()
 
@@ -127,16 +129,18 @@ class Follower:
     def _handle(self, position: int, key: Key, payload: bytes) -> None:
         leasable = self._models.apply(decode_recorded(position, key, payload))
         self.applied = position
+        self.tip = payload
+        self.on_stored(self.ready)
         if not self.ready:
             if position >= self.target:
                 self._become_ready()
             return
         self._messages.put(position, payload)
+        self.on_message(position, key, payload)
         event = self._waiting.pop(position, None)
         if event is not None:
             event.set()
         watched = self._watching.pop(key, None)
-        self.on_message(position, key, payload)
         if watched is not None:
             watched.set()
         if leasable is not None:

@@ -18,13 +18,13 @@ from arc_es.actors.commit import Committer
 from arc_es.actors.directory import Directory
 from arc_es.actors.follower import Follower
 from arc_es.actors.messages import Messages
-from arc_es.codec import digest, encode
+from arc_es.codec import decode_recorded, digest, encode
 from arc_es.domain.decide import decide
 from arc_es.domain.deployments import DeploymentIntent, decide_deployment
 from arc_es.domain.errors import Rejected
 from arc_es.domain.events import Body, CommandEvent, Event, LogEvent, PayloadStored, TokenEvent
 from arc_es.domain.ids import Micros
-from arc_es.domain.intents import Intent, Tick
+from arc_es.domain.intents import Create, Intent, Tick
 from arc_es.domain.payloads import NO_PAYLOAD, decide_payload
 from arc_es.domain.recorded import (
     SERVICE,
@@ -83,6 +83,7 @@ class Turns:
         actors_max: int,
         append_seconds_max: float,
     ) -> None:
+        self._journal = journal
         self._models = models
         self._follower = follower
         self._messages = messages
@@ -100,12 +101,36 @@ class Turns:
         """
         key = CommandKey(ask.deployment_id, ask.command_id)
         async with self.directory.turn(key):
+            if not isinstance(ask.intent, Create):  # nearly all creates are of new commands; the others meet a Conflict
+                await self.recall(key)
             await self._decided(
                 key, lambda: self._version(ask.command_id), lambda now: self._next(ask, now), ask.body, ask.body_kind
             )
-            row = self._models.status.get(ask.command_id)
+            row = await self.recall(key)
             assert row is not None, "an intent was accepted for a command that does not exist"
             return row
+
+    async def recall(self, key: CommandKey) -> Row | None:
+        """The row of a command, put back from its history if it ended so long ago that it is not in memory any more.
+
+        None: nothing was stored of it yet. Between its return and the next checkpoint the row is in memory.
+
+        Raises:
+            JournalError: its history cannot be read.
+        """
+        status = self._models.status
+        row = status.get(key.command_id)
+        while row is None:
+            status.await_row(key.command_id)
+            try:
+                history = await self._journal.history(key)
+                if not history:
+                    return None
+                await self._follower.reached(history[-1].position)
+                row = status.restore(key, [decode_recorded(one.position, key, one.payload) for one in history])
+            finally:
+                status.give_up(key.command_id)
+        return row
 
     async def perform_deployment(self, deployment_id: str, intent: DeploymentIntent, by: Principal) -> None:
         """Declare a deployment or record a seen target. Raises as `perform`."""
@@ -190,6 +215,7 @@ class Turns:
     ) -> None:
         now = self._clock.now()
         planned: list[tuple[int, CommandKey, Principal, tuple[CommandEvent, ...], int]] = []
+        rows: dict[int, Row | None] = {}
         for index, key in mine:
             ask = asks[index]
             try:
@@ -198,6 +224,7 @@ class Turns:
                 continue
             if events and (by is ask.by or isinstance(ask.intent, Tick)):
                 planned.append((index, key, by, events, self._version(ask.command_id)))
+                rows[index] = self._models.status.get(ask.command_id)
         if not planned:
             return
         payloads = await self._messages.get_many([version for *_, version in planned])
@@ -212,8 +239,9 @@ class Turns:
         elif not any(isinstance(outcome, Conflict) for outcome in outcomes):
             raise next(outcome for outcome in outcomes if isinstance(outcome, JournalError))
         for (index, key, *_), outcome in zip(planned, outcomes, strict=True):
+            # One that ended by this may have left memory already: then the row from before is its last one.
             if isinstance(outcome, int):
-                results[index] = self._models.status.get(key.command_id)
+                results[index] = self._models.status.get(key.command_id) or rows[index]
 
     async def _decided(
         self,
@@ -224,7 +252,9 @@ class Turns:
         body_kind: BodyKind = "params",
     ) -> None:
         """Decide and append until there is nothing more to decide."""
-        for _ in range(CONFLICTS_MAX):
+        for attempt in range(CONFLICTS_MAX):
+            if attempt and isinstance(key, CommandKey):
+                await self.recall(key)
             now = self._clock.now()
             by, events = next_of(now)
             if not events:

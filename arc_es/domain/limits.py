@@ -26,6 +26,8 @@ UPLOAD_BUFFER_BYTES: Final = 1024 * 1024
 """Ours: what one streamed upload counts in that sum, whatever its length."""
 CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Ours: bodies kept in memory after use. Above it: the one used longest ago is read from the journal next time."""
+FINISHED_IN_MEMORY_MAX: Final = 100_000
+"""Ours: ended commands kept in memory. Above it: the one that ended first is read from the journal when asked for."""
 
 # --- Requests
 
@@ -95,8 +97,6 @@ PUSHES_MAX: Final = 256
 PUSHES_PER_TARGET_MAX: Final = 8
 """Ours: pushes under way to one target. Above it: its commands wait."""
 
-# --- Names and texts
-
 # --- The feed
 
 FEED_READERS_MAX: Final = 200
@@ -114,6 +114,8 @@ FEED_SILENCE_SECONDS_MAX: Final = 15.0
 """Longest silence of a live feed (extensions). Above it: a comment line is sent."""
 FEED_PAUSE_SECONDS: Final = 0.05
 """Ours: pause of a live reader before it looks for more. Below it: events are sent together."""
+
+# --- Names and texts
 
 NAME_BYTES_MAX: Final = 1_024
 """deploymentId, targetResourceId, command and idempotencyKey, each, in UTF-8. Above it: 400."""

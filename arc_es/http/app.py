@@ -22,6 +22,7 @@ from arc_es.http.finding import finding_blueprint
 from arc_es.http.health import health_blueprint
 from arc_es.http.leases import leases_blueprint
 from arc_es.http.problems import Refusal, response_of
+from arc_es.http.proof import proof_blueprint
 from arc_es.http.tokens import tokens_blueprint
 
 Handler = Callable[..., Awaitable[Response]]
@@ -60,11 +61,12 @@ class ArcApp(QuartTrio):
             bodies_blueprint(api, storage_bytes_max),
             deployments_blueprint(api),
             audit_blueprint(api),
-            discovery_blueprint(api),
             feed_blueprint(api),
             explain_blueprint(api),
             finding_blueprint(api),
+            discovery_blueprint(api),
             tokens_blueprint(api),
+            proof_blueprint(api),
         ):
             self.register_blueprint(blueprint)
         self.url_map.strict_slashes = False

@@ -16,6 +16,7 @@ from arc_es.domain.recorded import Principal
 from arc_es.domain.state import PUBLIC_STATE, PendingUpload, attempt_of, lease_end_max_of
 from arc_es.http.api import Api, Caller, bearer, json_of, principal_of
 from arc_es.http.connection import header_of, until_disconnected
+from arc_es.http.finding import parse_view, summary_json
 from arc_es.http.problems import Refusal, json_response
 from arc_es.payloads import parse_payload
 from arc_es.ports import Row, Slot
@@ -53,13 +54,14 @@ def commands_blueprint(api: Api) -> Blueprint:
     @blueprint.get("/commands/<command:command_id>")
     async def status(request: Request, command_id: str) -> Response:
         caller = await api.caller(request, "read")
-        wait_seconds = parse_wait(request.args.get("waitSeconds"))
+        wait_seconds, wants_all = parse_wait(request.args.get("waitSeconds")), parse_view(request)
         await api.covered(caller, command_id)
         if wait_seconds:
             row = await until_disconnected(request, partial(service.status, command_id, wait_seconds))
         else:
             row = await service.status(command_id)
-        return json_response(await _status(api, request, command_id, row))
+        show = _full if wants_all else _status
+        return json_response(await show(api, request, command_id, row))
 
     @blueprint.put("/commands/<command:command_id>/response")
     async def respond(request: Request, command_id: str) -> Response:
@@ -107,9 +109,18 @@ async def _status(api: Api, request: Request, command_id: str, row: Row) -> dict
         "attempt": attempt_of(state),
         "target": target_json(target.resource_id, target.resource_type),
     }
-    if (answer := await api.service.answer(row)) is not None:
-        body["response"] = api.links(request).answer(command_id, answer)
-    return body
+    return {**body, **await _response(api, request, command_id, row)}
+
+
+async def _full(api: Api, request: Request, command_id: str, seen: Row) -> dict[str, Any]:
+    """All that is known of the command, at least as new as what was `seen`."""
+    summary, row = await api.service.finding.summary(command_id)
+    return {**summary_json(api, summary), **await _response(api, request, command_id, row)}
+
+
+async def _response(api: Api, request: Request, command_id: str, row: Row) -> dict[str, Any]:
+    answer = await api.service.answer(row)
+    return {} if answer is None else {"response": api.links(request).answer(command_id, answer)}
 
 
 async def _payload(api: Api, request: Request, caller: Caller, command_id: str) -> dict[str, Any]:

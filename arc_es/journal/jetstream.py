@@ -120,6 +120,13 @@ class JetStreamJournal:
             stored = await self._stored({"last_by_subj": EVENTS})  # empty, or the last event was deleted
         return 0 if stored is None else int(stored["seq"])
 
+    async def identity(self) -> str:
+        await self._check()
+        info = await api(self._bridge, f"STREAM.INFO.{STREAM}")
+        if error_number(info):
+            raise JournalUnavailable("The stream cannot be looked at")
+        return str(info["created"])
+
     async def follow(self, after: int, handle: Handle) -> None:
         self._check_open()
         self._cursor = Cursor(self._bridge, self._watch, after, handle)

@@ -7,6 +7,7 @@ It passes the same contract suite (`tests/contract/`). Nothing survives the proc
 from __future__ import annotations
 
 import enum
+import secrets
 from collections.abc import Callable, Sequence
 
 import trio
@@ -57,6 +58,7 @@ class MemoryJournal:
         self._end = 0
         self._grown = trio.Event()
         self._closed = False
+        self._identity = secrets.token_hex(8)
 
     @property
     def spacious(self) -> bool:
@@ -131,8 +133,6 @@ class MemoryJournal:
         await self._reach()
         return [self._message(key, at) for at in self._histories.get(key, [])]
 
-    def _message(self, key: Key, position: int) -> Message:
-        return Message(position, key, self._messages[position - 1][1])
     async def page(self, after: int, limit: int, bytes_max: int) -> list[Message]:
         await self._reach()
         page: list[Message] = []
@@ -146,10 +146,16 @@ class MemoryJournal:
                 size += len(payload)
         return page
 
+    def _message(self, key: Key, position: int) -> Message:
+        return Message(position, key, self._messages[position - 1][1])
 
     async def end(self) -> int:
         await self._reach()
         return self._end
+
+    async def identity(self) -> str:
+        await self._reach()
+        return self._identity
 
     async def follow(self, after: int, handle: Handle) -> None:
         at = after
