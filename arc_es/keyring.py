@@ -1,7 +1,9 @@
 """The signing keys of an installation: the current one, and those that were current while URLs of theirs may live on.
 
 `signing.key` holds the random key of a service that was given none. `signing-keys.json` holds every key that was ever
-current, as long as it is of use. Both are in the data dir, for the owner's eyes only.
+current, as long as it is of use. `checkpoint.key` is the Ed25519 seed that checkpoints are signed with, and
+`checkpoint.key.old` the one before it until it has vouched for the new one. All are in the data dir, for the owner's
+eyes only.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from arc_es.signing import OldKey, Signer, key_from_admin_token
 KEY_BYTES: Final = 32
 KEY_FILE: Final = "signing.key"
 RING_FILE: Final = "signing-keys.json"
+CHECKPOINT_KEY_FILE: Final = "checkpoint.key"
+OLD_CHECKPOINT_KEY_FILE: Final = "checkpoint.key.old"
 _PRIVATE: Final = 0o600
 _OTHERS: Final = 0o077
 
@@ -89,6 +93,37 @@ def signing_key(config: Config) -> bytes:
     if len(key) < KEY_BYTES:
         raise KeyFileError(f"{path} has {len(key)} bytes, not {KEY_BYTES}: restore it, or delete it to get a new key")
     return key
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSeeds:
+    """The Ed25519 seed that checkpoints are signed with, and the one before it while it is still to vouch for this."""
+
+    current: bytes = field(repr=False)
+    old: bytes | None = field(default=None, repr=False)
+    old_file: Path | None = None
+
+    def forget_old(self) -> None:
+        """The old key has done its last duty. Raises OSError."""
+        if self.old_file is not None:
+            self.old_file.unlink(missing_ok=True)
+
+
+def checkpoint_seeds(data_dir: Path) -> CheckpointSeeds:
+    """The seeds in the data dir; a new one is made when there is none. Raises as `open_ring`."""
+    path, old_path = data_dir / CHECKPOINT_KEY_FILE, data_dir / OLD_CHECKPOINT_KEY_FILE
+    if not path.exists():
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_secret(path, secrets.token_bytes(KEY_BYTES))
+    old = _seed(old_path) if old_path.exists() else None
+    return CheckpointSeeds(_seed(path), old, None if old is None else old_path)
+
+
+def _seed(path: Path) -> bytes:
+    seed = read_secret(path)
+    if len(seed) != KEY_BYTES:
+        raise KeyFileError(f"{path} has {len(seed)} bytes, not {KEY_BYTES}: restore it, or delete it to get a new key")
+    return seed
 
 
 def _previous(config: Config) -> list[bytes]:

@@ -13,16 +13,17 @@ from arc_es.domain.ids import OPERATOR, Micros, Target
 Scope: TypeAlias = TokenScope | Literal["open"]
 """What a caller is. `open`: anybody, in a service without an admin token; may do everything."""
 
-Right: TypeAlias = Literal["create", "read", "cancel", "lease", "administer"]
+Right: TypeAlias = Literal["create", "read", "cancel", "lease", "administer", "audit"]
 """What is asked for. create: also upload-complete and redrive. read: status, payload, history, queues, declarations.
-lease: also renew, release and answer. administer: declare deployments, mint and revoke tokens, store payloads."""
+lease: also renew, release and answer. administer: declare deployments, mint and revoke tokens, store payloads.
+audit: prove and export."""
 
 RIGHTS: Final[Mapping[Scope, frozenset[Right]]] = {
-    "open": frozenset({"create", "read", "cancel", "lease", "administer"}),
-    "admin": frozenset({"create", "read", "cancel", "lease", "administer"}),
+    "open": frozenset({"create", "read", "cancel", "lease", "administer", "audit"}),
+    "admin": frozenset({"create", "read", "cancel", "lease", "administer", "audit"}),
     "sender": frozenset({"create", "read", "cancel"}),
     "receiver": frozenset({"read", "lease"}),
-    "auditor": frozenset({"read"}),
+    "auditor": frozenset({"read", "audit"}),
     "operations": frozenset({"create"}),
 }
 """What each scope may do at all."""

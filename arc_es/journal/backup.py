@@ -30,7 +30,7 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 BUCKETS: Final = "OBJ_"
 """How the streams of JetStream's object stores begin."""
-KEY_FILES: Final = ("signing.key", "signing-keys.json")
+KEY_FILES: Final = ("signing.key", "signing-keys.json", "checkpoint.key", "checkpoint.key.old")
 SUFFIX: Final = ".snapshot"
 
 Progress: TypeAlias = Callable[[str, int], None]

@@ -1,0 +1,241 @@
+"""Making an export: messages as they are stored, with the proof that each is in the log. See `format`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from arc_es.codec import decode
+from arc_es.domain.errors import Rejected
+from arc_es.domain.events import Body
+from arc_es.domain.ids import Micros
+from arc_es.domain.recorded import CommandKey
+from arc_es.ports import BodyMissing, BodyStore, CheckpointsView, Journal, JournalUnavailable, Message, SignedCheckpoint
+from arc_es.proof.checkpoints import Checkpoints
+from arc_es.proof.format import BODY_FIELDS, BODY_PART_BYTES, FORMAT, Tally, line
+from arc_es.proof.log import PAGE, PAGE_BYTES, LogTree
+from arc_es.proof.notes import Checkpoint, parse_checkpoint, parse_note, sign, to_base64
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Whole histories of commands."""
+
+    keys: Sequence[CommandKey]
+
+
+@dataclass(frozen=True, slots=True)
+class OfDeployment:
+    """Whole histories of all commands of a deployment."""
+
+    deployment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Everything that was decided from `since` on and before `until`; None: no bound."""
+
+    since: Micros | None = None
+    until: Micros | None = None
+
+
+Wanted = Commands | OfDeployment | Period
+
+
+class NoCheckpoint(Rejected):
+    """Nothing was signed yet, or this node does not sign."""
+
+    code = "CHECKPOINT_NOT_FOUND"
+
+
+class OldCheckpointTooLarge(Rejected):
+    """The older checkpoint to compare with covers more than this log has."""
+
+
+class Exports:
+    """Makes exports, one call each."""
+
+    def __init__(
+        self, journal: Journal, view: CheckpointsView, checkpoints: Checkpoints, tree: LogTree, store: BodyStore
+    ) -> None:
+        self._journal = journal
+        self._view = view
+        self._checkpoints = checkpoints
+        self._tree = tree
+        self._store = store
+
+    def latest_note(self) -> str:
+        """The latest checkpoint. Raises NoCheckpoint."""
+        if self._view.latest is None:
+            raise NoCheckpoint
+        return self._view.latest.note
+
+    async def make(
+        self, wanted: Wanted, *, with_bodies: bool = False, old_size: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The lines of an export, the first one made already; a checkpoint is signed if what is wanted has none.
+
+        old_size: of an older checkpoint whose tree this one must begin with.
+
+        Raises:
+            NoCheckpoint, OldCheckpointTooLarge: there is nothing to prove it with.
+            JournalError, Overloaded, LogChanged: also while the lines are made.
+        """
+        stored = await self._checkpoint(wanted)
+        if old_size is not None and old_size > stored.size:
+            raise OldCheckpointTooLarge(f"The older checkpoint covers {old_size} messages, this one {stored.size}")
+        signed = parse_checkpoint(parse_note(stored.note))
+        scope = await self._scope(wanted, signed)
+        return self._lines(wanted, stored, signed, scope, with_bodies=with_bodies, old_size=old_size)
+
+    async def _checkpoint(self, wanted: Wanted) -> SignedCheckpoint:
+        await self._tree.catch_up()
+        if self._checkpoints.signer() is None:
+            raise NoCheckpoint
+        if not isinstance(wanted, Commands):
+            return await self._checkpoints.covering(None)
+        last = [await self._journal.last(key) for key in wanted.keys]
+        await self._tree.catch_up()
+        end = max((message.position for message in last if message is not None), default=0)
+        return await self._checkpoints.covering(self._tree.index_of(end) + 1)
+
+    async def _scope(self, wanted: Wanted, signed: Checkpoint) -> list[str]:
+        match wanted:
+            case Commands():
+                return [f"history {self._tree.subject_of(key)}" for key in wanted.keys]
+            case OfDeployment():
+                return [f"deployment {wanted.deployment_id}"]
+            case Period():
+                first = 0 if wanted.since is None else await self._first_at(wanted.since, signed.size)
+                end = signed.size if wanted.until is None else await self._first_at(wanted.until, signed.size)
+                return [f"range {first} {max(first, end)}"]
+
+    async def _first_at(self, at: Micros, size: int) -> int:
+        """The index of the first message that was decided at this time or later, as far as clocks only go on."""
+        low, high = 0, size
+        while low < high:
+            middle = (low + high) // 2
+            (payload,) = await self._journal.read([self._tree.position_of(middle)])
+            if payload is None:
+                raise JournalUnavailable("A message of the log is not in the journal any more")
+            if decode(payload).at < at:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    async def _lines(
+        self,
+        wanted: Wanted,
+        stored: SignedCheckpoint,
+        signed: Checkpoint,
+        scope: Sequence[str],
+        *,
+        with_bodies: bool,
+        old_size: int | None,
+    ) -> AsyncGenerator[bytes, None]:
+        yield line({"format": FORMAT, "scope": scope, "keys": list(self._view.key_notes), "checkpoint": stored.note})
+        if old_size is not None:
+            path = self._tree.consistency(old_size, signed)
+            root = to_base64(self._tree.root(old_size))
+            yield line({"consistency": {"size": old_size, "root": root, "proof": list(map(to_base64, path))}})
+        tally = Tally()
+        async with aclosing(self._messages(wanted, stored, scope)) as messages:
+            async for message in messages:
+                yield self._message_line(message, signed, tally)
+                if with_bodies:
+                    async for part in self._bodies(message, tally):
+                        yield part
+        signer = self._checkpoints.signer()
+        assert signer is not None, "the key was announced before"
+        manifest = tally.manifest(signed.origin, signed.size, scope, with_bodies=with_bodies)
+        yield line({"manifest": sign(manifest, signer)})
+
+    def _message_line(self, message: Message, signed: Checkpoint, tally: Tally) -> bytes:
+        index, path = self._tree.inclusion(message, signed)
+        tally.message(self._tree.leaf(message))
+        return line(
+            {
+                "position": message.position,
+                "subject": self._tree.subject_of(message.key),
+                "index": index,
+                "payload": to_base64(message.payload),
+                "proof": list(map(to_base64, path)),
+            }
+        )
+
+    # --- which messages
+
+    async def _messages(
+        self, wanted: Wanted, stored: SignedCheckpoint, scope: Sequence[str]
+    ) -> AsyncGenerator[Message, None]:
+        if isinstance(wanted, Commands):
+            for key in wanted.keys:
+                for message in await self._journal.history(key):
+                    if message.position <= stored.covered:
+                        yield message
+            return
+        after, last = self._span(wanted, stored, scope)
+        async for message in self._between(after, last):
+            if isinstance(wanted, Period) or _is_of(wanted, message):
+                yield message
+
+    def _span(self, wanted: Period | OfDeployment, stored: SignedCheckpoint, scope: Sequence[str]) -> tuple[int, int]:
+        """The position after which to read, and the last one."""
+        if isinstance(wanted, OfDeployment):
+            return 0, stored.covered
+        first, end = map(int, scope[0].split()[1:])
+        if first == end:
+            return 0, 0
+        return self._tree.position_of(first) - 1, self._tree.position_of(end - 1)
+
+    async def _between(self, after: int, last: int) -> AsyncIterator[Message]:
+        while after < last:
+            page = await self._journal.page(after, PAGE, PAGE_BYTES)
+            if not page:
+                raise JournalUnavailable("The journal does not give what it has stored")
+            for message in page:
+                if message.position <= last:
+                    yield message
+            after = page[-1].position
+
+    # --- bodies
+
+    async def _bodies(self, message: Message, tally: Tally) -> AsyncIterator[bytes]:
+        """The bodies that the events of a message refer to and that lie elsewhere, as far as they are still there."""
+        for number, event in enumerate(decode(message.payload).events):
+            for field in BODY_FIELDS:
+                body = getattr(event, field, None)
+                if not isinstance(body, Body) or body.place == "event":
+                    continue
+                is_there = False
+                async with aclosing(self._parts(message, body)) as parts:
+                    async for part in parts:
+                        is_there = True
+                        where = {"position": message.position, "event": number, "field": field}
+                        yield line({"body": {**where, "base64": to_base64(part)}})
+                tally.bodies += is_there
+
+    async def _parts(self, message: Message, body: Body) -> AsyncGenerator[bytes, None]:
+        if body.place == "message":
+            (raw,) = await self._journal.read([message.position - 1])
+            if raw is not None:
+                yield raw
+        elif body.ref is not None:
+            try:
+                async with self._store.read(body.ref) as reader:
+                    held = bytearray()
+                    async for chunk in reader.chunks:
+                        held += chunk
+                        if len(held) >= BODY_PART_BYTES:
+                            yield bytes(held)
+                            held.clear()
+                    if held or reader.size == 0:
+                        yield bytes(held)
+            except BodyMissing:
+                return
+
+
+def _is_of(wanted: OfDeployment, message: Message) -> bool:
+    return isinstance(message.key, CommandKey) and message.key.deployment_id == wanted.deployment_id
