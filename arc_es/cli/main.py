@@ -13,6 +13,9 @@ from arc_es import __version__
 from arc_es.cli.backup import backup, restore
 from arc_es.cli.call import call
 from arc_es.cli.doctor import doctor
+from arc_es.cli.events import events
+from arc_es.cli.explain import explain
+from arc_es.cli.export import export
 from arc_es.cli.history import history
 from arc_es.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CommandFailure
 from arc_es.cli.output import complain
@@ -53,6 +56,8 @@ def build() -> App:
     app.command(queues, help_epilogue="")
     app.command(token)
     app.command(doctor, help_epilogue="")
+    app.command(events, help_epilogue="")
+    app.command(explain, help_epilogue="")
     app.command(backup, help_epilogue="")
     app.command(restore, help_epilogue="")
     return app

@@ -6,11 +6,11 @@ import base64
 import binascii
 import re
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 from urllib.parse import quote
 
 import httpx2
@@ -18,6 +18,7 @@ import orjson
 
 from arc_es.client.answers import date_of, error_of, object_of, origin, reason_of
 from arc_es.client.errors import ArcError, BadAnswer, ServerUnreachable, UrlRefused
+from arc_es.client.feed import EVENT_STREAM, Decision, decisions_of
 from arc_es.client.files import FileBody, Sink
 from arc_es.client.lease import JsonObject, Lease, parse_lease
 from arc_es.domain.ids import Target
@@ -150,6 +151,25 @@ class ArcClient:
         """The whole history of a command: `{"events": [...]}`."""
         return await self._json("GET", f"/commands/{_segment(command_id)}/events", needs=("events",))
 
+    async def explain(self, command_id: str) -> JsonObject:
+        """Why a command is where it is: `{"state", "because", "facts"}`."""
+        return await self._json("GET", f"/commands/{_segment(command_id)}/explain", needs=("state", "because", "facts"))
+
+    async def events_after(self, after: int, limit: int, filters: Mapping[str, str]) -> JsonObject:
+        """A page of the feed: `{"events", "next", "end"}`. filters: `deploymentId`, `type`, `commandId`."""
+        query = {"after": str(after), "limit": str(limit), **filters}
+        return await self._json("GET", "/events", query=query, needs=("events", "next", "end"))
+
+    @asynccontextmanager
+    async def feed(
+        self, after: int, filters: Mapping[str, str]
+    ) -> AsyncGenerator[AsyncGenerator[Decision, None], None]:
+        """The live feed of all events after a position, decision by decision; it ends, and may break, at any time."""
+        url = self._url("/events", {"after": str(after), **filters})
+        headers = {**self._headers(), "Accept": EVENT_STREAM}
+        async with self._exchange("GET", url, content=None, headers=headers) as response:
+            yield decisions_of(response.aiter_lines())
+
     # --- the receiver's side
 
     async def lease(
@@ -227,6 +247,17 @@ class ArcClient:
     async def queues(self) -> JsonObject:
         """What waits where: `{"queues": [...], "appliedSeq"}`."""
         return await self._json("GET", "/queues", needs=("queues",))
+
+    async def export(self, query: Mapping[str, str | Sequence[str]], file: BinaryIO) -> None:
+        """Write an export (`commandId`, `deploymentId`, `since`, `until`, `bodies`, `from`) to a file."""
+        headers = {**self._headers(), "Accept": "application/jsonl"}
+        async with self._exchange("GET", self._url("/export", query), content=None, headers=headers) as response:
+            async for chunk in response.aiter_bytes():
+                file.write(chunk)
+
+    async def checkpoint(self) -> str:
+        """The latest checkpoint of the log, a signed note."""
+        return (await self._send("GET", self._url("/checkpoint", {}))).text
 
     async def create_token(self, request: Mapping[str, Any]) -> JsonObject:
         """Make an access token, by its wire fields (`scope`, …): `{"token", "id", "expiresAt"?}`, shown this once."""
@@ -343,7 +374,7 @@ class ArcClient:
             await self._closing.enter_async_context(http)
         return http
 
-    def _url(self, path: str, query: Mapping[str, str]) -> httpx2.URL:
+    def _url(self, path: str, query: Mapping[str, str | Sequence[str]]) -> httpx2.URL:
         prefix, mark, kept = self._base.raw_path.partition(b"?")
         url = self._base.copy_with(raw_path=prefix + path.encode() + mark + kept)
         return url.copy_merge_params(query) if query else url

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from arc_es.domain.limits import SECOND
 from tests.domain.story import T0 as STORY_T0
-from tests.http.driver import Client, Served, a_target, failure, inline, serving, success
+from tests.http.driver import Served, a_target, failure, inline, serving, success
 from tests.http.pushes import ACCEPTED, REJECTED, Script
 from tests.projections.world import World, created, leased, released
 
@@ -139,12 +139,12 @@ async def test_ends(served: Served) -> None:
     await served.respond(late, success(b"{}"))
     served.clock.advance(301)
     because = {name: await why(served, name) for name in (answered, failed, given_up, late, expired)}
+    answer = "admin answered it with a result at 2026-03-01T10:00:00Z, on attempt 1 of 20;"
     assert [one["because"] for one in because.values()] == [
-        "admin answered it with a result at 2026-03-01T10:00:00Z, on attempt 1 of 20.",
+        f"{answer[:-1]}.",
         "admin answered it with an error at 2026-03-01T10:00:00Z, on attempt 1 of 20 (DB_DOWN: no connection).",
         because[given_up]["because"],
-        "admin answered it with a result at 2026-03-01T10:00:00Z, on attempt 1 of 20;"
-        " once somebody answered too late, which changed nothing.",
+        f"{answer} once somebody answered too late, which changed nothing.",
         "Its deadline 2026-03-01T10:05:00Z passed before it was answered.",
     ]
     assert because[given_up]["because"].startswith("The service gave up at ")
@@ -155,12 +155,13 @@ async def test_ends(served: Served) -> None:
 
 async def test_it_follows_the_rights_of_a_status(served: Served) -> None:
     command_id = await served.create(params=inline(b"x"))
-    tokens: list[Client] = []
-    for request in ({"scope": "auditor"}, {"scope": "auditor", "deployments": ["no"]}):
-        tokens.append(served.client.presenting((await served.client.post("/v1/tokens", request)).json["token"]))
-    (await tokens[0].get(f"/v1/commands/{command_id}/explain")).ok()
-    (await tokens[1].get(f"/v1/commands/{command_id}/explain")).refused(403, "FORBIDDEN")
-    (await tokens[0].get("/v1/commands/cmd_no/explain")).refused(404, "COMMAND_NOT_FOUND")
+    own, foreign = [
+        served.client.presenting((await served.client.post("/v1/tokens", request)).json["token"])
+        for request in ({"scope": "auditor"}, {"scope": "auditor", "deployments": ["no"]})
+    ]
+    (await own.get(f"/v1/commands/{command_id}/explain")).ok()
+    (await foreign.get(f"/v1/commands/{command_id}/explain")).refused(403, "FORBIDDEN")
+    (await own.get("/v1/commands/cmd_no/explain")).refused(404, "COMMAND_NOT_FOUND")
 
 
 # --- what is ahead, in any queue

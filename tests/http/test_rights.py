@@ -55,6 +55,10 @@ respond-unknown     404   403    403     403     404      404   404       403   
 bootstrap-sender    yes   yes    yes     403     403      403   403       403     403      yes        yes
 bootstrap-receiver  yes   403    403     403     yes      yes   403       403     403      403        yes
 bootstrap-mailer    yes   403    403     403     yes      403   403       403     403      403        yes
+explain             yes   yes    yes     403     yes      yes   403       yes     403      403        yes
+explain-mailer      yes   yes    yes     403     yes      403   403       yes     403      403        yes
+feed                yes   yes    yes     yes     yes      yes   yes       yes     yes      403        yes
+feed-dep            yes   yes    yes     403     yes      yes   403       yes     403      403        yes
 queues              yes   yes    yes     yes     yes      yes   yes       yes     yes      403        yes
 deployments         yes   yes    yes     yes     yes      yes   yes       yes     yes      403        yes
 deployment          yes   yes    yes     403     yes      yes   403       yes     403      403        yes
@@ -128,6 +132,8 @@ class World:
             "respond": ("PUT", f"/commands/{held}/response", success()),
             "bootstrap-sender": ("POST", "/commands/bootstrap", {"deploymentId": "dep", "role": "sender"}),
             "bootstrap": ("POST", "/commands/bootstrap", self.receiver("mailer" if detail == "mailer" else "indexer")),
+            "explain": ("GET", f"/commands/{command}/explain", None),
+            "feed": ("GET", "/events?deploymentId=dep" if detail else "/events", None),
             "queues": ("GET", "/queues", None),
             "deployments": ("GET", "/deployments", None),
             "deployment": ("GET", deployment, None),
