@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from quart import Blueprint, Request, Response
@@ -12,8 +13,11 @@ from arc_es.domain.tokens import Grant
 from arc_es.event_json import event_entries
 from arc_es.http.api import Api
 from arc_es.http.problems import json_response
+from arc_es.proof.chain import broken_at
 from arc_es.service import Queue
 from arc_es.wire import format_time, target_json
+
+log = logging.getLogger("arc_es.http")
 
 
 def audit_blueprint(api: Api) -> Blueprint:
@@ -25,9 +29,13 @@ def audit_blueprint(api: Api) -> Blueprint:
     async def events(request: Request, command_id: str) -> Response:
         await api.covered(await api.caller(request, "read"), command_id)
         history = await service.history(command_id)
-        return json_response(
-            {"events": [entry for message, decision in history for entry in event_entries(message, decision)]}
-        )
+        answer: dict[str, Any] = {
+            "events": [entry for message, decision in history for entry in event_entries(message, decision)]
+        }
+        if (position := broken_at(history)) is not None:
+            log.error("The history of %s was changed: its chain is broken at seq %d", command_id, position)
+            answer["chainBrokenAt"] = position
+        return json_response(answer)
 
     @blueprint.get("/queues")
     async def queues(request: Request) -> Response:

@@ -7,7 +7,7 @@ share of the tree, and finding `prev` without reading the rest of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -162,7 +162,3 @@ class Audit:
             self._wrong(f"the checkpoint given is over {size} messages, but only {self._tiles.size} are here")
         elif self._tiles.root(size) != kept.root:
             self._wrong(f"the first {size} messages are not those that the checkpoint given was signed over")
-
-
-Progress = Callable[[int, int], None]
-"""Told how many messages were checked, and the position of the last."""

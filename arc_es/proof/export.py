@@ -62,7 +62,7 @@ class Exports:
         self._journal = journal
         self._view = view
         self._checkpoints = checkpoints
-        self._tree = tree
+        self.tree = tree
         self._store = store
 
     def latest_note(self) -> str:
@@ -90,20 +90,20 @@ class Exports:
         return self._lines(wanted, stored, signed, scope, with_bodies=with_bodies, old_size=old_size)
 
     async def _checkpoint(self, wanted: Wanted) -> SignedCheckpoint:
-        await self._tree.catch_up()
+        await self.tree.catch_up()
         if self._checkpoints.signer() is None:
             raise NoCheckpoint
         if not isinstance(wanted, Commands):
             return await self._checkpoints.covering(None)
         last = [await self._journal.last(key) for key in wanted.keys]
-        await self._tree.catch_up()
+        await self.tree.catch_up()
         end = max((message.position for message in last if message is not None), default=0)
-        return await self._checkpoints.covering(self._tree.index_of(end) + 1)
+        return await self._checkpoints.covering(self.tree.index_of(end) + 1)
 
     async def _scope(self, wanted: Wanted, signed: Checkpoint) -> list[str]:
         match wanted:
             case Commands():
-                return [f"history {self._tree.subject_of(key)}" for key in wanted.keys]
+                return [f"history {self.tree.subject_of(key)}" for key in wanted.keys]
             case OfDeployment():
                 return [f"deployment {wanted.deployment_id}"]
             case Period():
@@ -116,7 +116,7 @@ class Exports:
         low, high = 0, size
         while low < high:
             middle = (low + high) // 2
-            (payload,) = await self._journal.read([self._tree.position_of(middle)])
+            (payload,) = await self._journal.read([self.tree.position_of(middle)])
             if payload is None:
                 raise JournalUnavailable("A message of the log is not in the journal any more")
             if decode(payload).at < at:
@@ -137,8 +137,8 @@ class Exports:
     ) -> AsyncGenerator[bytes, None]:
         yield line({"format": FORMAT, "scope": scope, "keys": list(self._view.key_notes), "checkpoint": stored.note})
         if old_size is not None:
-            path = self._tree.consistency(old_size, signed)
-            root = to_base64(self._tree.root(old_size))
+            path = self.tree.consistency(old_size, signed)
+            root = to_base64(self.tree.root(old_size))
             yield line({"consistency": {"size": old_size, "root": root, "proof": list(map(to_base64, path))}})
         tally = Tally()
         async with aclosing(self._messages(wanted, stored, scope)) as messages:
@@ -153,12 +153,12 @@ class Exports:
         yield line({"manifest": sign(manifest, signer)})
 
     def _message_line(self, message: Message, signed: Checkpoint, tally: Tally) -> bytes:
-        index, path = self._tree.inclusion(message, signed)
-        tally.message(self._tree.leaf(message))
+        index, path = self.tree.inclusion(message, signed)
+        tally.message(self.tree.leaf(message))
         return line(
             {
                 "position": message.position,
-                "subject": self._tree.subject_of(message.key),
+                "subject": self.tree.subject_of(message.key),
                 "index": index,
                 "payload": to_base64(message.payload),
                 "proof": list(map(to_base64, path)),
@@ -188,7 +188,7 @@ class Exports:
         first, end = map(int, scope[0].split()[1:])
         if first == end:
             return 0, 0
-        return self._tree.position_of(first) - 1, self._tree.position_of(end - 1)
+        return self.tree.position_of(first) - 1, self.tree.position_of(end - 1)
 
     async def _between(self, after: int, last: int) -> AsyncIterator[Message]:
         while after < last:

@@ -1,0 +1,168 @@
+"""`arc-es verify`: an export without any server, or the whole log where it is stored."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from arc_es.cli.offline import DataDir, NatsUrl, Settings, journal_of, progress_end, run, settings_of
+from arc_es.cli.options import EXIT_FAILED, EXIT_USAGE, CommandFailure
+from arc_es.cli.output import complain, printable
+
+if TYPE_CHECKING:  # slow to import
+    from arc_es.config import Config
+    from arc_es.domain.recorded import Key
+    from arc_es.proof.audit import AuditReport
+    from arc_es.proof.notes import Verifier
+    from arc_es.proof.verify import Report
+
+_PIECE: Final = 1_000
+
+
+def verify(
+    file: Path | None = None,
+    /,
+    *,
+    key: str | None = None,
+    checkpoint: Path | None = None,
+    data_dir: DataDir = None,
+    nats_url: NatsUrl = None,
+    config: Settings = None,
+) -> int:
+    """Check that history is what was signed: an export, or, without a file, the whole log.
+
+    An export is checked offline: every message is in the signed log, no history has a gap, every digest is right. The
+    log is read from its first message on, while the service runs or not. Exit status 0 only if everything holds.
+
+    For example:
+
+        arc-es verify incident.jsonl --key "$(cat arc.pub)"
+
+        arc-es verify incident.jsonl --checkpoint kept-last-month.txt
+
+        arc-es verify --data-dir /var/lib/arc
+
+    Args:
+        file: What arc-es export wrote.
+        key: The public key that you trust, as arc-es verify shows it. Without it only damage is found, no forger.
+        checkpoint: A checkpoint that you kept: the log must have gone on from it.
+        data_dir: As for arc-es serve.
+        nats_url: As for arc-es serve.
+        config: As for arc-es serve.
+    """
+    from arc_es.proof.notes import NoteError, parse_checkpoint, parse_note, parse_verifier
+
+    try:
+        verifier = None if key is None else parse_verifier(key.strip())
+        kept = None if checkpoint is None else checkpoint.read_text("utf-8")
+        if kept is not None:
+            parse_checkpoint(parse_note(kept))
+    except (NoteError, UnicodeDecodeError) as error:
+        raise CommandFailure(str(error), advice="see --key and --checkpoint", exit_status=EXIT_USAGE) from error
+    except OSError as error:
+        raise CommandFailure(f"{checkpoint} cannot be read: {error.strerror}", exit_status=EXIT_USAGE) from error
+    if file is None:
+        return _show_audit(run(_audit, settings_of(data_dir, nats_url, config), verifier, kept), verifier)
+    return _verify_file(file, verifier, kept)
+
+
+# --- an export
+
+
+def _verify_file(file: Path, key: Verifier | None, kept: str | None) -> int:
+    from arc_es.proof.verify import verify_export
+
+    try:
+        with file.open("rb") as lines:
+            report = verify_export(lines, key=None if key is None else str(key), witnessed=kept)
+    except OSError as error:
+        raise CommandFailure(f"{file} cannot be read: {error.strerror}") from error
+    return show(report, str(file))
+
+
+def show(report: Report, name: str) -> int:
+    """Say what was found in an export; the exit status."""
+    if report.problems:
+        for problem in report.problems:
+            print(f"WRONG {printable(problem)}")
+        complain(f"{name} does not verify: {len(report.problems)} problems")
+        return EXIT_FAILED
+    assert report.checkpoint is not None, "no problem, so there is a checkpoint"
+    print(f"{name} verifies: {report.messages:,} messages, {report.events:,} events, {report.bodies:,} bodies")
+    for entry in report.scope:
+        print(f"  all of {printable(entry)}, up to the checkpoint over {report.checkpoint.size:,} messages")
+    _show_keys(report.signers, report.unvouched, trusted=report.trusted)
+    return 0
+
+
+def _show_keys(signers: tuple[str, ...], unvouched: tuple[str, ...], *, trusted: bool) -> None:
+    for signer in signers:
+        print(f"  signed by {printable(signer)}")
+    for one in unvouched:
+        print(f"  no earlier key vouches for {printable(one)}")
+    if not trusted:
+        complain("compare the key with the one that you know", advice="or give that with --key")
+
+
+# --- the whole log
+
+
+async def _audit(settings: Config, key: Verifier | None, kept: str | None) -> AuditReport:
+    import trio
+
+    from arc_es.journal.subjects import event_subject
+    from arc_es.proof.audit import Audit
+    from arc_es.proof.tiles import Tiles
+
+    tiles = Tiles()
+    audit = Audit(tiles, key=key, witnessed=kept)
+    async with journal_of(settings) as journal:
+        end = await journal.end()
+        done = trio.Event()
+        piece: list[tuple[int, str, bytes]] = []
+        started = time.monotonic()
+
+        def take(position: int, subject_key: Key, payload: bytes) -> None:
+            if position > end:
+                return
+            piece.append((position, event_subject(subject_key), payload))
+            if len(piece) >= _PIECE or position == end:
+                audit.take(piece)
+                piece.clear()
+                _progress(position, end, tiles.size / max(time.monotonic() - started, 1e-6))
+            if position == end:
+                done.set()
+
+        if end:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(journal.follow, 0, take)
+                await done.wait()
+                nursery.cancel_scope.cancel()
+        report = audit.end()
+        progress_end()
+        print(f"{tiles.size / max(time.monotonic() - started, 1e-6):,.0f} messages/s")
+    tiles.close()
+    return report
+
+
+def _progress(position: int, end: int, rate: float) -> None:
+    if sys.stderr.isatty():
+        left = (end - position) / rate
+        print(
+            f"\rverify {position / end:4.0%} {rate:,.0f} messages/s, {left:.0f} s left\033[K", end="", file=sys.stderr
+        )
+
+
+def _show_audit(report: AuditReport, key: Verifier | None) -> int:
+    print(f"{report.messages:,} messages in {report.histories:,} histories, {report.checkpoints:,} checkpoints")
+    if report.problems:
+        for problem in report.problems:
+            print(f"WRONG {printable(problem)}")
+        complain(f"the log does not verify: {len(report.problems)} problems")
+        return EXIT_FAILED
+    after = report.messages - report.covered
+    print(f"the log verifies; the last checkpoint is over {report.covered:,} messages, {after:,} came after it")
+    _show_keys(report.keys, report.unvouched, trusted=key is not None)
+    return 0
