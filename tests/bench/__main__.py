@@ -5,7 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("create", "lifecycle", "push", "bodies", "auth", "wake", "replay", "fold", "pauses", "journal")
+BENCHMARKS = (
+    "create",
+    "lifecycle",
+    "push",
+    "bodies",
+    "auth",
+    "wake",
+    "replay",
+    "fold",
+    "pauses",
+    "feed",
+    "verify",
+    "journal",
+)
 
 
 def main() -> int:

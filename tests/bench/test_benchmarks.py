@@ -20,6 +20,8 @@ SMALL = {
     "replay": ["--commands", "500"],
     "fold": ["--commands", "500"],
     "pauses": ["--commands", "2000"],
+    "feed": ["--commands", "160", "--rounds", "1", "--readers", "10", "--requests", "160"],
+    "verify": ["--commands", "2000"],
     "journal": ["--replay", "500", "--appends", "200"],
 }
 SECONDS_MAX = 60

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, Final
 
 import pytest
 
+from arc_es.bootstrap import Proving
+from arc_es.keyring import CheckpointSeeds
+from arc_es.proof.tiles import Tiles
 from tests.http.driver import ADMIN, Answer, Client, Served, a_command, a_lease, a_target, inline, serving, success
 
 SCOPES: Final[dict[str, dict[str, Any]]] = {
@@ -68,6 +71,12 @@ mint                yes   403    403     403     403      403   403       403   
 tokens              yes   403    403     403     403      403   403       403     403      403        yes
 revoke              yes   403    403     403     403      403   403       403     403      403        yes
 revoke-unknown      404   403    403     403     403      403   403       403     403      403        404
+checkpoint          yes   yes    yes     yes     yes      yes   yes       yes     yes      yes        yes
+proof               yes   403    403     403     403      403   403       yes     403      403        yes
+proof-unknown       404   403    403     403     403      403   403       404     404      403        404
+export              yes   403    403     403     403      403   403       yes     403      403        yes
+export-dep          yes   403    403     403     403      403   403       yes     403      403        yes
+export-time         yes   403    403     403     403      403   403       403     403      403        yes
 """
 COLUMNS, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 
@@ -98,6 +107,10 @@ class World:
         uploading = restart | {"params": storage}
         self.ids["upload-operator"] = (await by_operations.post("/v1/commands", uploading)).ok()["commandId"]
         (await admin.put("/v1/commands/demo_1/payload", {"params": inline(b"{}")})).ok()
+        checkpoints = self.served.node.checkpoints
+        assert checkpoints is not None
+        await checkpoints.announce()
+        await checkpoints.sign()
         token = "anything" if scope == "open" else (await admin.post("/v1/tokens", SCOPES[scope])).json["token"]
         self.client = admin.presenting(token)
 
@@ -117,6 +130,7 @@ class World:
         leased |= {"operator": a_target("operator"), "whole": None}  # type: ignore[dict-item]
         payload = "demo_1" if detail == "stored" else command
         deployment = f"/deployments/{detail or 'dep'}"
+        exported = {"dep": "deploymentId=dep", "time": "since=2026-01-01T00:00:00Z"}
         requests: dict[str, tuple[str, str, Any]] = {
             "create": ("POST", "/commands", a_command()),
             "create-operator": ("POST", "/commands", a_command(command="restart", **operator)),
@@ -135,6 +149,9 @@ class World:
             "explain": ("GET", f"/commands/{command}/explain", None),
             "feed": ("GET", "/events?deploymentId=dep" if detail else "/events", None),
             "queues": ("GET", "/queues", None),
+            "checkpoint": ("GET", "/checkpoint", None),
+            "proof": ("GET", f"/commands/{command}/proof", None),
+            "export": ("GET", f"/export?{exported.get(detail, f'commandId={command}')}", None),
             "deployments": ("GET", "/deployments", None),
             "deployment": ("GET", deployment, None),
             "declare": ("PUT", "/deployments/new", {"targets": []}),
@@ -150,7 +167,15 @@ class World:
 
 @asynccontextmanager
 async def world(scope: str) -> AsyncGenerator[World, None]:
-    async with serving(admin_token=None if scope == "open" else ADMIN) as served:
+    with closing(Tiles()) as tiles:
+        async with world_with(scope, tiles) as found:
+            yield found
+
+
+@asynccontextmanager
+async def world_with(scope: str, tiles: Tiles) -> AsyncGenerator[World, None]:
+    proving = Proving(CheckpointSeeds(bytes(32)), tiles)
+    async with serving(admin_token=None if scope == "open" else ADMIN, proving=proving) as served:
         if scope == "open":
             served.client.token = None
         found = World(served)
