@@ -11,10 +11,11 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -26,6 +27,7 @@ from arc_es.actors.messages import Messages
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Turns
 from arc_es.actors.waiters import Waiters
+from arc_es.asof import AsOf, QueuesThen, in_child, queues_of
 from arc_es.bodies import Bodies
 from arc_es.config import Config
 from arc_es.dispatch.http import open_http_pusher
@@ -36,13 +38,16 @@ from arc_es.envelopes import Envelopes
 from arc_es.http.api import Api
 from arc_es.http.app import ArcApp
 from arc_es.http.server import allow_open_files, serve_http
+from arc_es.index import Index
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.room import Room
 from arc_es.journal.server import ServerError, disk_free_bytes, run_server
 from arc_es.journal.stream import StreamSettings, ensure_stream
+from arc_es.journal.subjects import event_subject
 from arc_es.journal.watch import Disk
-from arc_es.keyring import KEY_BYTES, KeyFileError, KeyRing, open_ring
+from arc_es.keyring import KEY_BYTES, CheckpointSeeds, KeyFileError, KeyRing, checkpoint_seeds, open_ring
 from arc_es.links import Links
+from arc_es.lookup import Lookup
 from arc_es.nats_access import Access
 from arc_es.nats_bridge import Bridge, open_bridge
 from arc_es.payloads import Payloads
@@ -59,8 +64,16 @@ from arc_es.ports import (
     ReadModels,
     SystemClock,
 )
+from arc_es.proof.checkpoints import Checkpoints
+from arc_es.proof.export import Exports
+from arc_es.proof.log import LogTree
+from arc_es.proof.tiles import Tiles, in_directory
 from arc_es.pushing import Pushing, Sending
 from arc_es.service import Service
+from arc_es.snapshots.child import Aside, aside_of
+from arc_es.snapshots.fold import Moment, models_at
+from arc_es.snapshots.folder import FOLDER, Snapshots
+from arc_es.snapshots.writer import SnapshotWriter
 from arc_es.storage.choice import open_body_store
 from arc_es.storage.memory import MemoryBodyStore
 from arc_es.sweep import Sweep
@@ -68,6 +81,8 @@ from projections import Projections
 
 CONNECT_SECONDS_MAX: Final = 30
 CONNECT_RETRY_SECONDS: Final = 0.5
+TREE_DIR: Final = "log-tree"
+"""In the data dir: hashes of the log, which can be made again."""
 EXIT_OK: Final = 0
 EXIT_CANNOT_START: Final = 1
 EXIT_BUG: Final = 70
@@ -84,6 +99,14 @@ class CannotStart(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Proving:
+    """What a node needs to sign checkpoints: its key, and the files of the log's tree."""
+
+    seeds: CheckpointSeeds
+    tiles: Tiles
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One assembled service with its loops, not running yet."""
 
@@ -94,18 +117,50 @@ class Node:
     sweep: Sweep
     models: ReadModels
     keys: KeyRing
+    index: Index
+    journal: Journal
+    checkpoints: Checkpoints | None = None
+    snapshots: Snapshots | None = None
+    writer: SnapshotWriter | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Replay the journal, then follow it, tick and push, for ever; started when the replay is done."""
         async with trio.open_nursery() as nursery:
             with no_garbage_collection():
+                await self._until_available(self.index.prepare)
+                await self._until_available(self._restore)
+                nursery.start_soon(self.index.run)
                 nursery.start_soon(self.follower.run)
                 await self.follower.wait_ready()
             nursery.start_soon(self.ticker.run)
             nursery.start_soon(self.sweep.run)
             nursery.start_soon(self.pushing.run)
             nursery.start_soon(self._reseal)
+            if self.checkpoints is not None:
+                nursery.start_soon(self.checkpoints.run)
+            if self.writer is not None:
+                nursery.start_soon(self.writer.run)
             task_status.started()
+
+    async def _restore(self, journal: Journal) -> None:
+        """Begin with the newest snapshot that can be used."""
+        if self.snapshots is None:
+            return
+        header = await self.snapshots.restore(journal, self.models, self.index.position)
+        if header is not None:
+            self.follower.resume(header.position)
+            if self.writer is not None:
+                self.writer.started_from(header.events)
+
+    async def _until_available(self, step: Callable[[Journal], Awaitable[None]]) -> None:
+        """Take a step of the start; a journal that is away now gets the time to come back."""
+        while True:
+            try:
+                await step(self.journal)
+            except JournalUnavailable:
+                await trio.sleep(CONNECT_RETRY_SECONDS)
+            else:
+                return
 
     async def _reseal(self) -> None:
         """See to it that the push tokens are sealed under the current key."""
@@ -119,22 +174,39 @@ class Node:
                 return
 
 
-def assemble(
+def empty_models(finished_max: int | None) -> Projections:
+    """Projections of nothing, for a fold beside the service: all but so many ended commands leave them at once."""
+    models = Projections(finished_max)
+    models.findable(sys.maxsize)
+    return models
+
+
+def assemble(  # noqa: PLR0913 - whatever a test replaces
     journal: Journal,
     config: Config,
     *,
     store: BodyStore | None = None,
-    models: ReadModels | None = None,
+    models: Projections | None = None,
     clock: Clock | None = None,
     keys: KeyRing | None = None,
     pusher: Pusher | None = None,
+    index_dir: Path | None = None,
+    proving: Proving | None = None,
+    snapshots: Snapshots | None = None,
+    aside: Aside | None = None,
 ) -> Node:
-    """All parts of a service on a journal, wired together; without `keys` with a key that is forgotten at the end."""
-    models = models or Projections()
+    """All parts of a service on a journal, wired together.
+
+    keys: without them, one that is forgotten at the end. index_dir: without it, the index is in memory.
+    proving: without it nothing is signed. snapshots: what to start from. aside: runs `arc-es` in a process of its own;
+    without it no snapshots are written, and the past is folded here.
+    """
+    models = models or Projections(config.finished_in_memory_max)
     keys = keys or KeyRing(secrets.token_bytes(KEY_BYTES))
     clock = clock or SystemClock()
     messages = Messages(journal, config.cache_bytes_max)
     follower = Follower(journal, models, messages)
+    index = _index(index_dir, follower, models)
     turns = Turns(
         journal,
         models,
@@ -147,6 +219,7 @@ def assemble(
     journal.reserve_for(partial(_live, models))
     waiters = Waiters(models.pending, models.status, clock, config.waiters_max, config.waiters_per_target_max)
     bodies = Bodies(messages, store or MemoryBodyStore())
+    lookup = Lookup(journal, models, follower, turns, clock, index)
     pushing = Pushing(
         models=models,
         turns=turns,
@@ -156,6 +229,7 @@ def assemble(
         per_target_max=config.pushes_per_target_max,
         pushes_max=config.pushes_max,
     )
+    checkpoints, exports = _proof(proving, journal, models, turns, clock, bodies.store, config.checkpoint_seconds)
     offer = partial(_offer, models, waiters, pushing)
     ticker = Ticker(turns, models, clock, offer)
     follower.on_leasable = offer
@@ -170,17 +244,73 @@ def assemble(
         clock=clock,
         bodies=bodies,
         pushing=pushing,
+        lookup=lookup,
+        index=index,
+        exports=exports,
+        as_of=_as_of(aside, journal, lookup, follower, clock, config),
     )
     sweep = Sweep(
         models,
         follower,
         bodies,
-        Payloads(models, turns, bodies),
+        Payloads(models, turns, bodies, lookup),
+        lookup,
         clock,
         every_seconds=config.sweep_seconds,
         orphan_seconds_min=config.orphan_seconds_min,
     )
-    return Node(service, follower, ticker, pushing, sweep, models, keys)
+    writer = None if aside is None else SnapshotWriter(models, aside, config)
+    return Node(service, follower, ticker, pushing, sweep, models, keys, index, journal, checkpoints, snapshots, writer)
+
+
+def _as_of(
+    aside: Aside | None, journal: Journal, lookup: Lookup, follower: Follower, clock: Clock, config: Config
+) -> AsOf:
+    """What answers about the past."""
+
+    async def fold_here(moment: Moment) -> QueuesThen:
+        make = partial(empty_models, config.finished_in_memory_max)
+        folded = await models_at(journal, None, make, moment, messages_max=config.as_of_messages_max)
+        return queues_of(folded, moment)
+
+    fold = fold_here if aside is None else in_child(aside, config.as_of_messages_max)
+    return AsOf(journal=journal, lookup=lookup, follower=follower, clock=clock, fold_queues=fold)
+
+
+def _index(folder: Path | None, follower: Follower, models: Projections) -> Index:
+    """The index of all commands, told of what is applied and telling what need not stay in memory."""
+    index = Index(folder)
+    index.tip = lambda: (follower.applied, follower.tip)
+    index.on_committed = models.findable
+    models.on_change = index.note
+    models.on_late = index.note_late
+    follower.on_stored = index.applied
+    return index
+
+
+def _proof(
+    proving: Proving | None,
+    journal: Journal,
+    models: ReadModels,
+    turns: Turns,
+    clock: Clock,
+    store: BodyStore,
+    every_seconds: float,
+) -> tuple[Checkpoints | None, Exports | None]:
+    """What signs checkpoints, and what proves with them."""
+    if proving is None:
+        return None, None
+    tree = LogTree(journal, models.checkpoints, proving.tiles, event_subject)
+    checkpoints = Checkpoints(
+        view=models.checkpoints,
+        turns=turns,
+        clock=clock,
+        tree=tree,
+        seeds=proving.seeds,
+        every_seconds=every_seconds,
+        has_room=lambda: journal.spacious,
+    )
+    return checkpoints, Exports(journal, models.checkpoints, checkpoints, tree, store)
 
 
 def _sending(config: Config, keys: KeyRing, store: BodyStore, clock: Clock, pusher: Pusher) -> Sending | None:
@@ -276,9 +406,25 @@ async def _serve(config: Config) -> None:
     listener = _listen(config)
     allow_open_files(config.connections_max)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with _stores(config) as (journal, store), _pusher(config) as pusher, trio.open_nursery() as nursery:
+        async with (
+            _snapshots(config) as snapshots,
+            _stores(config) as (journal, store),
+            _pusher(config) as pusher,
+            trio.open_nursery() as nursery,
+        ):
             keys = open_ring(config, SystemClock().now())
-            node = assemble(journal, config, store=store, keys=keys, pusher=pusher)
+            proving = Proving(checkpoint_seeds(config.data_dir), Tiles(in_directory(config.data_dir / TREE_DIR)))
+            node = assemble(
+                journal,
+                config,
+                store=store,
+                keys=keys,
+                pusher=pusher,
+                index_dir=config.data_dir / "index",
+                proving=proving,
+                snapshots=snapshots,
+                aside=aside_of(config),
+            )
             app = build_app(node.service, config, keys)
 
             stop = trio.Event()
@@ -314,6 +460,10 @@ async def _run_http(  # noqa: ASYNC128 - hypercorn says that it has started
     await serve_http(app, _hypercorn(config), listener, connections_max=limit, until=stop, task_status=task_status)
     with trio.move_on_after(config.drain_seconds_max):
         await node.pushing.drained()
+        if node.checkpoints is not None:
+            await node.checkpoints.last()
+    if node.writer is not None:
+        await node.writer.last()
     everything.cancel()
 
 
@@ -338,6 +488,15 @@ def _listen(config: Config) -> socket.socket:
         ) from error
     listener.setblocking(False)  # noqa: FBT003 - a positional-only parameter
     return listener
+
+
+@asynccontextmanager
+async def _snapshots(config: Config) -> AsyncGenerator[Snapshots, None]:
+    """What to start from; it is read while nats-server reads its own store."""
+    snapshots = Snapshots(config.data_dir / FOLDER)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(snapshots.prepare)
+        yield snapshots
 
 
 @asynccontextmanager

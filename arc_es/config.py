@@ -48,6 +48,9 @@ class Config:
     sweep_seconds: float = 3_600.0
     orphan_seconds_min: float = 86_400.0
     checkpoint_seconds: float = 60.0
+    snapshot_seconds: float = 600.0
+    snapshot_events: int = 200_000
+    as_of_messages_max: int = limits.AS_OF_MESSAGES_MAX
     push: str = "http"
     pushes_per_target_max: int = limits.PUSHES_PER_TARGET_MAX
     pushes_max: int = limits.PUSHES_MAX
@@ -150,6 +153,9 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "sweep_seconds": float,
     "orphan_seconds_min": float,
     "checkpoint_seconds": float,
+    "snapshot_seconds": float,
+    "snapshot_events": int,
+    "as_of_messages_max": int,
     "pushes_per_target_max": int,
     "pushes_max": int,
     "headroom_bytes": int,
@@ -225,6 +231,8 @@ def _checked(config: Config) -> Config:
 def _check_numbers(config: Config) -> None:
     if config.finished_in_memory_max < 1:
         raise ConfigError("finished_in_memory_max must be at least 1")
+    if config.snapshot_events < 1 or config.as_of_messages_max < 1:
+        raise ConfigError("snapshot_events and as_of_messages_max must be at least 1; snapshot_seconds = 0 writes none")
     _check_push(config)
 
 

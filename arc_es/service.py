@@ -6,6 +6,7 @@ import logging
 import math
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
@@ -14,6 +15,7 @@ from arc_es.actors.long_waits import LongWaits
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Ask, Turns
 from arc_es.actors.waiters import Waiters
+from arc_es.asof import AsOf
 from arc_es.bodies import (
     Answer,
     Bodies,
@@ -51,10 +53,10 @@ from arc_es.domain.limits import (
 from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import SERVICE, CommandKey, Decision, Principal
 from arc_es.domain.state import TERMINAL, Facts
-from arc_es.leasing import Granted, Leasing, Poll, target_of
 from arc_es.explaining import Explaining
 from arc_es.feed import Feed
 from arc_es.finding import Finding
+from arc_es.leasing import Granted, Leasing, Poll, target_of
 from arc_es.lookup import Lookup
 from arc_es.payloads import PayloadRequest, Payloads
 from arc_es.ports import (
@@ -67,9 +69,11 @@ from arc_es.ports import (
     Row,
     Slot,
 )
+from arc_es.proof.export import Exports
 from arc_es.pushing import Pushing
 from arc_es.responding import Responding
 from arc_es.sealing import CannotUnseal, Sealer
+from arc_es.summaries import CommandIndex
 from arc_es.tokens import Tokens
 from arc_es.transfers import Transfers
 from arc_es.wire import (
@@ -108,6 +112,10 @@ class Service:
         clock: Clock,
         bodies: Bodies,
         pushing: Pushing,
+        lookup: Lookup,
+        index: CommandIndex,
+        as_of: AsOf,
+        exports: Exports | None = None,
     ) -> None:
         self._journal = journal
         self._models = models
@@ -117,9 +125,10 @@ class Service:
         self._long_waits = LongWaits()
         self._bodies = bodies
         self._pushing = pushing
-        self._lookup = Lookup(journal, models, follower, turns, clock)
+        self.as_of = as_of
+        self._lookup = lookup
         self._responding = Responding(self._lookup, turns, follower, bodies)
-        self._payloads = Payloads(models, turns, bodies)
+        self._payloads = Payloads(models, turns, bodies, lookup)
         self._transfers = Transfers(self._lookup, models, turns, bodies, self._payloads)
         self._leasing = Leasing(
             models=models,
@@ -130,12 +139,6 @@ class Service:
             long_waits=self._long_waits,
             clock=clock,
         )
-        self.tokens = Tokens(tokens=models.tokens, turns=turns, follower=follower, clock=clock)
-
-    @property
-    def store(self) -> BodyStore:
-        """Where large bodies are; it moves their bytes itself."""
-        return self._bodies.store
         self.feed = Feed(
             journal=journal, models=models, follower=follower, lookup=self._lookup, long_waits=self._long_waits
         )
@@ -144,6 +147,12 @@ class Service:
             lookup=self._lookup, journal=journal, models=models, leasing=self._leasing, clock=clock
         )
         self.exports = exports
+        self.tokens = Tokens(tokens=models.tokens, turns=turns, follower=follower, clock=clock)
+
+    @property
+    def store(self) -> BodyStore:
+        """Where large bodies are; it moves their bytes itself."""
+        return self._bodies.store
 
     # --- callers
 
@@ -184,6 +193,8 @@ class Service:
     async def _create(self, command_id: str, intent: Create, params: InlineBody | StorageBody, by: Principal) -> Row:
         """Create under this id; large params are stored first, so that no command ever names what is not there."""
         is_new = self._models.status.get(command_id) is None
+        if is_new and not self._journal.spacious and intent.idempotency_key is not None:
+            is_new = await self._lookup.found(command_id) is None  # to find one that ended long ago takes no room
         if is_new:
             self.need_room()
         if isinstance(params, StorageBody):
@@ -207,7 +218,8 @@ class Service:
         if row.state.facts.route.delivery == "push":
             with self._long_waits.until(math.inf):
                 await self._pushing.first_result(command_id)
-        return self._lookup.row(command_id)
+            return await self._lookup.known(command_id)
+        return row
 
     async def _create_with_key(
         self, intent: Create, key: str, params: InlineBody | StorageBody, by: Principal
@@ -222,7 +234,7 @@ class Service:
             try:
                 return command_id, await self._create(command_id, intent, params, by)
             except KeyWindowOver:
-                command_id = command_id_from_key(*scope, command_id)
+                command_id = await self._lookup.next_holder(command_id, partial(command_id_from_key, *scope))
 
     async def complete_upload(self, command_id: str, size: int, by: Principal) -> Row:
         """The params are uploaded, all `size` bytes of them. Raises as `Transfers.complete_upload`."""
@@ -240,7 +252,7 @@ class Service:
             with self._long_waits.until(trio.current_time() + wait_seconds):
                 while not isinstance(row.state, TERMINAL):
                     await self._follower.changed(_key(command_id, row))
-                    row = self._lookup.row(command_id)
+                    row = await self._lookup.known(command_id)
         return row
 
     async def known(self, command_id: str) -> Row:

@@ -31,6 +31,7 @@ class Projections:
         self.on_change: Callable[[Change, Sequence[Event]], None] = lambda change, events: None
         self.on_late: Callable[[str, int], None] = lambda command_id, position: None
         self._findable = 0
+        self._finished_max = finished_max
         self.status = StatusProjection(finished_max)
         self.pending = PendingProjection()
         self.pushes = PendingProjection()
@@ -85,6 +86,7 @@ class Projections:
         """
         for piece in self.status.dump():
             yield "status", piece
+        yield "finished", self.status.dump_finished()
         yield "pending", self.pending.dump()
         yield "pushes", self.pushes.dump()
         yield "idempotency", self.idempotency.dump()
@@ -95,7 +97,14 @@ class Projections:
         yield "stats", self.stats.dump()
 
     def load(self, pieces: Iterable[tuple[str, Plain]]) -> None:
-        """Take in all that was dumped, in its order; only into new projections."""
+        """Take in all that was dumped, in its order; only into new projections. What fails has no effect."""
+        loaded = Projections(self._finished_max)
+        loaded._load(pieces)
+        for name, part in vars(loaded).items():
+            if hasattr(part, "load"):
+                vars(getattr(self, name)).update(vars(part))
+
+    def _load(self, pieces: Iterable[tuple[str, Plain]]) -> None:
         live: list[Row] = []
         rest: dict[str, Plain] = {}
         for name, piece in pieces:
@@ -103,6 +112,7 @@ class Projections:
                 live += self.status.load(piece)
             else:
                 rest[name] = piece
+        self.status.load_finished(rest["finished"])
         pushed = [row for row in live if row.state.facts.route.delivery == "push"]
         pulled = [row for row in live if row.state.facts.route.delivery != "push"]
         self.pending.load(rest["pending"], pulled)

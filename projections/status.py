@@ -137,13 +137,21 @@ class StatusProjection:
         """All rows as plain data, in pieces."""
         return pieces(row for _, row in self.items())
 
+    def dump_finished(self) -> Plain:
+        """The ids of the ended commands in memory, in the order in which they leave it."""
+        return [*self._finished]
+
+    def load_finished(self, command_ids: Plain) -> None:
+        """Take in what was dumped, after all rows. If nobody kept the order, it is that of the creations."""
+        if self._finished_max is not None:
+            ended = (name for name, row in self._rows.items() if type(row) is Cold)
+            self._finished.extend(command_ids or ended)
+
     def load(self, piece: Plain) -> list[Row]:
         """Take a dumped piece in; they come in their order. Returns the rows in it that have not come to an end."""
         ids, live, cold = opened(piece)
         self._rows.update(dict.fromkeys(ids, cold))
         self._rows.update([(row.command_id, row) for row in live])
-        if self._finished_max is not None:
-            self._finished.extend(command_id for command_id in ids if self._rows[command_id] is cold)
         self._holders.update({row.state.lease_id: row.command_id for row in live if type(row.state) is Leased})
         return live
 

@@ -30,6 +30,8 @@ class Follower:
         self._caught_up = trio.Event()
         self._ended = False
         self._started = time.monotonic()
+        self._resumed_at = 0
+        self._events_before = 0
         self.ready = False
         """Whether everything that was stored before the start has been applied."""
         self.applied = 0
@@ -42,6 +44,12 @@ class Follower:
         """Called after each message, also while the replay at start runs; `ready`: it is done."""
         self.on_message: Callable[[int, Key, bytes], None] = lambda position, key, payload: None
 
+    def resume(self, position: int) -> None:
+        """Begin after this position, not at the beginning: everything up to it is in the read models already."""
+        self.applied = self._resumed_at = position
+        self._events_before = self._models.stats.events
+        self._started = time.monotonic()
+
     async def wait_ready(self) -> None:
         """Wait until the replay at start is done."""
         await self._caught_up.wait()
@@ -49,8 +57,9 @@ class Follower:
     def progress(self) -> dict[str, float | int]:
         """How far the replay is: applied and target positions, events/s, seconds still to go."""
         seconds = max(time.monotonic() - self._started, 1e-6)
-        rate = self._models.stats.events / seconds
-        share = self.applied / self.target if self.target else 1.0
+        rate = (self._models.stats.events - self._events_before) / seconds
+        tail = self.target - self._resumed_at
+        share = (self.applied - self._resumed_at) / tail if tail > 0 else 1.0
         eta = seconds * (1 - share) / share if share else 0.0
         return {
             "applied": self.applied,
@@ -76,7 +85,7 @@ class Follower:
                 await trio.sleep(RETRY_SECONDS)
             else:
                 break
-        if self.target == 0:
+        if self.target <= self.applied:
             self._become_ready()
         await self._journal.follow(self.applied, self._handle)
 

@@ -109,7 +109,7 @@ def _run(main: object, *arguments: object) -> Manifest:
 async def _backup(directory: Path, settings: Config) -> Manifest:
     from arc_es.journal.backup import make_backup
 
-    async with _connected(settings.data_dir, settings.nats_url) as bridge:
+    async with connected(settings.data_dir, settings.nats_url) as bridge:
         return await make_backup(bridge, directory, settings.data_dir, _progress)
 
 
@@ -120,7 +120,7 @@ async def _restore(directory: Path, data_dir: Path, nats_url: str | None, replic
 
     manifest = await trio.to_thread.run_sync(read_backup, directory, _progress)
     with _whole_or_empty(data_dir):
-        async with _connected(data_dir, nats_url, new=True) as bridge:
+        async with connected(data_dir, nats_url, new=True) as bridge:
             await restore_streams(bridge, directory, manifest, _progress, replicas=replicas)
         restore_keys(directory, manifest, data_dir)
     return manifest
@@ -142,7 +142,7 @@ def _whole_or_empty(data_dir: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _connected(data_dir: Path, nats_url: str | None, *, new: bool = False) -> AsyncIterator[Bridge]:
+async def connected(data_dir: Path, nats_url: str | None, *, new: bool = False) -> AsyncIterator[Bridge]:
     """A bridge to the NATS server that was named, to the one of the running service, or to one of our own."""
     import trio
 

@@ -20,8 +20,11 @@ from arc_es.cli.history import history
 from arc_es.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CommandFailure
 from arc_es.cli.output import complain
 from arc_es.cli.queues import queues
+from arc_es.cli.replay import replay
 from arc_es.cli.serve import serve
+from arc_es.cli.snapshot import snapshot
 from arc_es.cli.token import token
+from arc_es.cli.verify import verify
 from arc_es.cli.work import work
 
 _EPILOGUE: Final = """\
@@ -53,13 +56,17 @@ def build() -> App:
     app.command(call, help_epilogue="", usage="Usage: arc-es call DEPLOYMENT COMMAND [JSON|-|@FILE] [OPTIONS]\n")
     app.command(work, help_epilogue="", usage="Usage: arc-es work DEPLOYMENT TARGET [OPTIONS] -- PROGRAM [ARGS...]\n")
     app.command(history, help_epilogue="")
+    app.command(events, help_epilogue="")
+    app.command(explain, help_epilogue="")
     app.command(queues, help_epilogue="")
     app.command(token)
     app.command(doctor, help_epilogue="")
-    app.command(events, help_epilogue="")
-    app.command(explain, help_epilogue="")
     app.command(backup, help_epilogue="")
     app.command(restore, help_epilogue="")
+    app.command(export, help_epilogue="", usage="Usage: arc-es export [COMMAND...] --output FILE [OPTIONS]\n")
+    app.command(verify, help_epilogue="")
+    app.command(snapshot)
+    app.command(replay, help_epilogue="")
     return app
 
 

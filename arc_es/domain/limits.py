@@ -29,6 +29,9 @@ CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
 FINISHED_IN_MEMORY_MAX: Final = 100_000
 """Ours: ended commands kept in memory. Above it: the one that ended first is read from the journal when asked for."""
 
+AS_OF_MESSAGES_MAX: Final = 1_000_000
+"""Ours: messages between the nearest snapshot and a moment of the past that queues are asked for. Above it: 422."""
+
 # --- Requests
 
 HEAD_BYTES_MAX: Final = 16 * 1024

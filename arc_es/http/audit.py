@@ -8,14 +8,14 @@ from typing import Any
 from quart import Blueprint, Request, Response
 
 from arc_es.domain.ids import Target
-from arc_es.domain.limits import SECOND
 from arc_es.domain.tokens import Grant
 from arc_es.event_json import event_entries
 from arc_es.http.api import Api
+from arc_es.http.past import counts_json, moment_of, queues_then
 from arc_es.http.problems import json_response
 from arc_es.proof.chain import broken_at
 from arc_es.service import Queue
-from arc_es.wire import format_time, target_json
+from arc_es.wire import format_time
 
 log = logging.getLogger("arc_es.http")
 
@@ -40,6 +40,8 @@ def audit_blueprint(api: Api) -> Blueprint:
     @blueprint.get("/queues")
     async def queues(request: Request) -> Response:
         grant = (await api.caller(request, "read")).grant
+        if (moment := moment_of(request)) is not None:
+            return json_response(await queues_then(api, request, grant, moment))
         now = service.now()
         found = [_queue(api, queue, now) for queue in service.queues() if _covers(api, grant, queue)]
         return json_response({"queues": found, "appliedSeq": service.applied})
@@ -56,15 +58,7 @@ def _covers(api: Api, grant: Grant, queue: Queue) -> bool:
 def _queue(api: Api, queue: Queue, now: int) -> dict[str, Any]:
     counts = queue.counts
     known = api.service.type_of(counts.deployment_id, counts.target_id)
-    entry: dict[str, Any] = {
-        "deploymentId": counts.deployment_id,
-        "target": target_json(counts.target_id, known),
-        "pending": counts.pending,
-        "delayed": counts.delayed,
-        "leased": counts.leased,
-    }
-    if counts.oldest_pending_at is not None:
-        entry["oldestPendingSeconds"] = max(0, now - counts.oldest_pending_at) // SECOND
+    entry = counts_json(counts, known, now)
     entry["waiting"] = queue.waiting
     if queue.last_poll is not None:
         entry["lastPollAt"] = format_time(queue.last_poll.at)

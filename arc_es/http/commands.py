@@ -17,10 +17,12 @@ from arc_es.domain.state import PUBLIC_STATE, PendingUpload, attempt_of, lease_e
 from arc_es.http.api import Api, Caller, bearer, json_of, principal_of
 from arc_es.http.connection import header_of, until_disconnected
 from arc_es.http.finding import parse_view, summary_json
+from arc_es.http.past import moment_of, row_then
 from arc_es.http.problems import Refusal, json_response
 from arc_es.payloads import parse_payload
 from arc_es.ports import Row, Slot
 from arc_es.signing import parse_expires
+from arc_es.snapshots.fold import Moment
 from arc_es.wire import (
     WireError,
     count,
@@ -54,13 +56,12 @@ def commands_blueprint(api: Api) -> Blueprint:
     @blueprint.get("/commands/<command:command_id>")
     async def status(request: Request, command_id: str) -> Response:
         caller = await api.caller(request, "read")
-        wait_seconds, wants_all = parse_wait(request.args.get("waitSeconds")), parse_view(request)
+        wait_seconds, moment = parse_wait(request.args.get("waitSeconds")), moment_of(request)
+        show = _full if parse_view(request) else _status
         await api.covered(caller, command_id)
-        if wait_seconds:
-            row = await until_disconnected(request, partial(service.status, command_id, wait_seconds))
-        else:
-            row = await service.status(command_id)
-        show = _full if wants_all else _status
+        if moment is not None:
+            return json_response(await _status_then(api, request, command_id, moment))
+        row = await _awaited(api, request, command_id, wait_seconds)
         return json_response(await show(api, request, command_id, row))
 
     @blueprint.put("/commands/<command:command_id>/response")
@@ -110,6 +111,17 @@ async def _status(api: Api, request: Request, command_id: str, row: Row) -> dict
         "target": target_json(target.resource_id, target.resource_type),
     }
     return {**body, **await _response(api, request, command_id, row)}
+
+
+async def _awaited(api: Api, request: Request, command_id: str, wait_seconds: float) -> Row:
+    if not wait_seconds:
+        return await api.service.status(command_id)
+    return await until_disconnected(request, partial(api.service.status, command_id, wait_seconds))
+
+
+async def _status_then(api: Api, request: Request, command_id: str, moment: Moment) -> dict[str, Any]:
+    row, besides = await row_then(api, command_id, moment)
+    return {**await _status(api, request, command_id, row), **besides}
 
 
 async def _full(api: Api, request: Request, command_id: str, seen: Row) -> dict[str, Any]:

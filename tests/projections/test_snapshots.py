@@ -30,7 +30,7 @@ from arc_es.domain.state import NO_OPTIONS, shared_route
 from projections import Projections, rows
 from projections.plain import packed, unpacked
 from tests.domain.story import body
-from tests.projections.test_any_history import Run, contents, steps
+from tests.projections.test_any_history import FAR, Run, contents, steps
 from tests.projections.world import T0, World, leased, succeeded
 
 
@@ -39,9 +39,16 @@ def taken(models: Projections) -> bytes:
     return marshal.dumps(list(models.dump()), 2)
 
 
-def loaded(snapshot: bytes) -> Projections:
-    models = Projections()
+def loaded(snapshot: bytes, finished_max: int | None = None) -> Projections:
+    models = bounded(finished_max)
     models.load(marshal.loads(snapshot))
+    return models
+
+
+def bounded(finished_max: int | None) -> Projections:
+    """Empty ones, that let go of all but so many ended commands."""
+    models = Projections(finished_max)
+    models.findable(FAR)
     return models
 
 
@@ -54,8 +61,10 @@ def folded(recorded: list[Recorded], models: Projections | None = None) -> Proje
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-@pytest.mark.parametrize("piece_rows", [1, 2, 512])
-def test_a_snapshot_and_its_tail_equal_a_full_replay_at_every_cut(piece_rows: int, data: st.DataObject) -> None:
+@pytest.mark.parametrize(("piece_rows", "finished_max"), [(1, None), (2, 1), (512, None), (512, 2)])
+def test_a_snapshot_and_its_tail_equal_a_full_replay_at_every_cut(
+    piece_rows: int, finished_max: int | None, data: st.DataObject
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "PIECE_ROWS", piece_rows)
         run = Run(data)
@@ -63,12 +72,12 @@ def test_a_snapshot_and_its_tail_equal_a_full_replay_at_every_cut(piece_rows: in
             run.world.now += pause
             act(run)
         history, now = run.world.recorded, run.world.now
-        whole = taken(folded(history))
-        assert taken(run.world.models) == whole  # reservations and the like are not in it
-        expected = contents(folded(history), now)
-        before = Projections()
+        assert taken(run.world.models) == taken(folded(history))  # reservations and the like are not in it
+        whole = taken(folded(history, bounded(finished_max)))
+        expected = contents(folded(history, bounded(finished_max)), now)
+        before = bounded(finished_max)
         for cut in range(len(history) + 1):
-            again = folded(history[cut:], loaded(taken(before)))
+            again = folded(history[cut:], loaded(taken(before), finished_max))
             assert taken(again) == whole
             assert contents(again, now) == expected
             if cut < len(history):
@@ -139,8 +148,10 @@ def shape(row: Any) -> Any:
 
 def test_every_projection_is_in_the_snapshot() -> None:
     """A new one brings `load`; `due` follows from the states alone."""
-    parts = {name: part for name, part in vars(Projections()).items() if type(part).__module__.startswith("projections")}
-    assert {name for name, _ in folded(everything()).dump()} == set(parts) - {"due"}
+    parts = {
+        name: part for name, part in vars(Projections()).items() if type(part).__module__.startswith("projections")
+    }
+    assert {name for name, _ in folded(everything()).dump()} == {"finished", *parts} - {"due"}
     assert all(hasattr(part, "load") for part in parts.values())
 
 

@@ -1,0 +1,123 @@
+"""Working on the journal itself, whether the service runs or not: what `replay` and `snapshot` share."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+from cyclopts import Group, Parameter
+
+from arc_es.cli.backup import connected
+from arc_es.cli.options import EXIT_USAGE, CommandFailure, run_trio
+
+if TYPE_CHECKING:  # slow to import
+    from arc_es.config import Config
+    from arc_es.journal.jetstream import JetStreamJournal
+    from arc_es.snapshots.fold import Folded, Progress
+
+T = TypeVar("T")
+
+_GROUP: Final = Group("Where the journal is", sort_key=90)
+DataDir = Annotated[Path | None, Parameter(help="As for arc-es serve.", group=_GROUP)]
+NatsUrl = Annotated[str | None, Parameter(help="As for arc-es serve.", group=_GROUP)]
+Settings = Annotated[Path | None, Parameter(help="As for arc-es serve.", group=_GROUP)]
+Attached = Annotated[bool, Parameter(help="End when stdin ends.", show=False, negative="")]
+_BAR_CHARS: Final = 30
+
+
+def settings_of(data_dir: Path | None, nats_url: str | None, config: Path | None) -> Config:
+    """The settings of a service. Raises CommandFailure."""
+    from arc_es.config import ConfigError, load
+
+    try:
+        return load({"data_dir": data_dir, "nats_url": nats_url}, toml=config)
+    except ConfigError as error:
+        raise CommandFailure(str(error), exit_status=EXIT_USAGE) from error
+
+
+@asynccontextmanager
+async def journal_of(settings: Config) -> AsyncIterator[JetStreamJournal]:
+    """The journal, on the server of the running service or on one of our own. It is only read."""
+    from arc_es.journal.jetstream import open_journal
+
+    async with (
+        connected(settings.data_dir, settings.nats_url) as bridge,
+        open_journal(bridge) as journal,
+    ):
+        yield journal
+
+
+def run(main: Callable[..., Coroutine[Any, Any, T]], *arguments: object, attached: bool = False) -> T:
+    """Run without garbage collection, with every expected failure as one line; attached: only as long as stdin."""
+    from arc_es.journal.server import ServerError
+    from arc_es.ports import JournalError
+
+    gc.disable()
+    try:
+        return run_trio(_attached, main, arguments) if attached else run_trio(main, *arguments)
+    except* CommandFailure as group:
+        failure: BaseException = group
+    except* (JournalError, ServerError, OSError) as group:
+        failure = group
+    finally:
+        progress_end()
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    if isinstance(failure, CommandFailure):
+        raise failure
+    raise CommandFailure(str(failure)) from failure
+
+
+async def _attached(main: Callable[..., Coroutine[Any, Any, T]], arguments: tuple[object, ...]) -> T:
+    import trio
+
+    results: list[T] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_until_stdin_ends, nursery.cancel_scope)
+        results.append(await main(*arguments))
+        nursery.cancel_scope.cancel()
+    if not results:
+        raise CommandFailure("the service that asked for this has gone")
+    return results[0]
+
+
+async def _until_stdin_ends(everything: Any) -> None:
+    import os
+
+    import trio
+
+    async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
+        while await stdin.receive_some(1024):
+            pass
+    everything.cancel()
+
+
+def bar(what: str) -> Progress:
+    """Shows on a terminal how far a fold is, and when it will be done."""
+    started = time.monotonic()
+
+    def show(folded: Folded, end: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        seconds = max(time.monotonic() - started, 1e-6)
+        share = min(1.0, folded.position / end) if end else 1.0
+        rate = folded.events / seconds
+        left = seconds * (1 - share) / share if share else 0.0
+        filled = round(share * _BAR_CHARS)
+        line = (
+            f"{what} [{'#' * filled}{'.' * (_BAR_CHARS - filled)}] {share:4.0%} {rate:,.0f} events/s, {left:.0f} s left"
+        )
+        print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def progress_end() -> None:
+    """Clear the line of the bar."""
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,269 @@
+"""`arc-es replay`: fold the journal again, to look into the past, to check snapshots, to compare two versions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from arc_es import __version__
+from arc_es.cli.offline import Attached, DataDir, NatsUrl, Settings, bar, journal_of, run, settings_of
+from arc_es.cli.options import EXIT_FAILED, EXIT_USAGE, CommandFailure, Json
+from arc_es.cli.output import print_json, print_table
+
+if TYPE_CHECKING:  # slow to import
+    from arc_es.config import Config
+    from arc_es.snapshots.fold import Folded, Moment
+    from arc_es.snapshots.public import Digests
+
+_QUEUE_COLUMNS: Final = ("deployment", "target", "pending", "delayed", "leased")
+
+
+def replay(  # noqa: PLR0913 - one parameter an option
+    *,
+    at: str | None = None,
+    queues: Annotated[bool, Parameter(negative="")] = False,
+    verify: Annotated[bool, Parameter(negative="")] = False,
+    save: Path | None = None,
+    diff: Path | None = None,
+    messages_max: int | None = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+    nats_url: NatsUrl = None,
+    config: Settings = None,
+    attached: Attached = False,
+) -> int:
+    """Fold the journal and say what it comes to: counts, and a digest of everything. Nothing is changed.
+
+    The service may run meanwhile. With --verify the whole journal is folded from its beginning and from each snapshot,
+    and all must agree. With --save and --diff two versions are compared: the old one saves, the new one compares.
+
+    For example:
+
+        arc-es replay --at 2026-11-17T14:02:00Z --queues
+
+        arc-es replay --verify --data-dir /var/lib/arc
+
+        arc-es replay --save before.digests
+
+        arc-es replay --diff before.digests
+
+    Args:
+        at: Sequence or RFC 3339 time up to which to fold; the present if not given.
+        queues: Say what was in the queues, too.
+        verify: Compare the snapshots with a fold of the whole journal; exit status 1 if one differs.
+        save: Write digests of what is said about each command to this file.
+        diff: Compare with such a file, at its position; exit status 1 if anything differs.
+        messages_max: Exit status 4 if more messages than this lie between the nearest snapshot and the moment.
+        json: Print JSON.
+        data_dir: As for arc-es serve.
+        nats_url: As for arc-es serve.
+        config: As for arc-es serve.
+        attached: For the service.
+    """
+    if sum((verify, save is not None, diff is not None, queues)) > 1 or (at is not None and (verify or diff)):
+        raise CommandFailure("choose one of --queues, --verify, --save and --diff", exit_status=EXIT_USAGE)
+    settings, moment = settings_of(data_dir, nats_url, config), _moment(at)
+    if verify:
+        return _show_verified(run(_verify, settings), json=json)
+    if diff is not None:
+        return _show_differences(*run(_compare, settings, diff), json=json)
+    if save is not None:
+        found = run(_save, settings, moment, save)
+        print(f"saved {len(found.entries):,} digests as of position {found.position:,} to {save}")
+        return 0
+    return run(_look, settings, moment, messages_max, queues, json or attached, attached=attached)
+
+
+def _moment(at: str | None) -> Moment:
+    from arc_es.asof import parse_as_of
+    from arc_es.snapshots.fold import PRESENT
+    from arc_es.wire import WireError
+
+    try:
+        return PRESENT if at is None else parse_as_of(at)
+    except WireError:
+        advice = "write a sequence number, or a time such as 2026-11-17T14:02:00Z"
+        raise CommandFailure(f"--at {at} is no moment", advice=advice, exit_status=EXIT_USAGE) from None
+
+
+# --- looking
+
+
+async def _look(
+    settings: Config,
+    moment: Moment,
+    messages_max: int | None,
+    queues: bool,  # noqa: FBT001 - run by position
+    json: bool,  # noqa: FBT001 - the same
+) -> int:
+    from arc_es.asof import EXIT_TOO_FAR, queues_of, to_json
+    from arc_es.bootstrap import empty_models
+    from arc_es.snapshots.fold import TooFar, models_at
+    from arc_es.snapshots.folder import FOLDER
+
+    folder, make = settings.data_dir / FOLDER, partial(empty_models, settings.finished_in_memory_max)
+    async with journal_of(settings) as journal:
+        try:
+            folded = await models_at(journal, folder, make, moment, messages_max=messages_max, progress=bar("folding"))
+        except TooFar:
+            message = f"more than {messages_max} messages lie between the nearest snapshot and that moment"
+            raise CommandFailure(message, exit_status=EXIT_TOO_FAR) from None
+    if not queues:
+        _show(_summary(folded), json=json)
+    elif json:
+        print(to_json(queues_of(folded, moment)).decode(), flush=True)
+    else:
+        then = queues_of(folded, moment)
+        _show(_summary(folded), json=False)
+        counts = (one.counts for one in then.queues)
+        rows = (
+            (one.deployment_id, one.target_id, str(one.pending), str(one.delayed), str(one.leased)) for one in counts
+        )
+        print_table(_QUEUE_COLUMNS, rows, empty="No queue had ever had a command.", wrap=("deployment", "target"))
+    return 0
+
+
+def _summary(folded: Folded) -> dict[str, Any]:
+    from arc_es.snapshots.file import digest_of
+    from arc_es.wire import format_time
+
+    models = folded.models
+    rate = folded.events / folded.seconds if folded.seconds else 0.0
+    return {
+        "position": folded.position,
+        "at": format_time(folded.at) if folded.at else None,
+        "messages": models.stats.messages,
+        "events": models.stats.events,
+        "commands": len(models.status),
+        "states": models.stats.by_state(),
+        "digest": digest_of(models.dump()),
+        "foldedEvents": folded.events,
+        "seconds": round(folded.seconds, 3),
+        "eventsPerSecond": round(rate),
+    }
+
+
+def _show(summary: dict[str, Any], *, json: bool) -> None:
+    if json:
+        print_json(summary)
+        return
+    states = ", ".join(f"{name} {count:,}" for name, count in summary["states"].items())
+    print(f"position {summary['position']:,}, {summary['at'] or 'empty'}")
+    print(f"{summary['commands']:,} commands, {summary['events']:,} events in {summary['messages']:,} messages")
+    print(states)
+    print(f"folded {summary['foldedEvents']:,} events in {summary['seconds']} s, {summary['eventsPerSecond']:,}/s")
+    print(f"digest {summary['digest']}")
+
+
+# --- verifying
+
+
+async def _verify(settings: Config) -> list[dict[str, Any]]:
+    """What a fold of everything comes to, then what each snapshot comes to."""
+    from arc_es.bootstrap import empty_models
+    from arc_es.snapshots import file
+    from arc_es.snapshots.fold import Moment, begun, fold, models_at
+    from arc_es.snapshots.folder import FOLDER, load, mismatch, paths
+
+    make = partial(empty_models, settings.finished_in_memory_max)
+    entries: list[dict[str, Any]] = []
+    async with journal_of(settings) as journal:
+        whole = await models_at(journal, None, make, Moment(), progress=bar("all of it"))
+        entries.append({"name": "the whole journal", **_summary(whole)})
+        for path in paths(settings.data_dir / FOLDER):
+            try:
+                why = await mismatch(journal, file.check(path))
+                loaded = load(path, make)
+            except file.SnapshotUnusable as error:
+                why = str(error)
+            if why is not None:
+                entries.append({"name": path.name, "unusable": why})
+                continue
+            until = Moment(position=whole.position)
+            at_once = await models_at(journal, None, make, Moment(position=loaded.position), progress=bar("then"))
+            same = file.digest_of(at_once.models.dump()) == file.digest_of(loaded.models.dump())
+            del at_once
+            again = _summary(await fold(journal, begun(loaded), until, progress=bar(path.name)))
+            same = same and again["digest"] == entries[0]["digest"]
+            entries.append({"name": path.name, "equal": same, **again})
+    return entries
+
+
+def _show_verified(entries: list[dict[str, Any]], *, json: bool) -> int:
+    if json:
+        print_json({"replays": entries})
+    else:
+        for entry in entries:
+            if "unusable" in entry:
+                print(f"{entry['name']}: not usable, {entry['unusable']}")
+                continue
+            verdict = {None: "", True: " - equal", False: " - DIFFERENT"}[entry.get("equal")]
+            speed = f"{entry['foldedEvents']:,} events, {entry['eventsPerSecond']:,}/s"
+            print(f"{entry['name']}: position {entry['position']:,}, {speed}, digest {entry['digest'][:16]}{verdict}")
+    return EXIT_FAILED if any(entry.get("equal") is False for entry in entries) else 0
+
+
+# --- comparing two versions
+
+
+async def _digests(settings: Config, moment: Moment) -> Digests:
+    from arc_es.bootstrap import empty_models
+    from arc_es.snapshots.fold import models_at
+    from arc_es.snapshots.public import Digests, digests
+
+    async with journal_of(settings) as journal:
+        folded = await models_at(journal, None, partial(empty_models, None), moment, progress=bar("folding"))
+        return Digests(await journal.identity(), folded.position, __version__, digests(folded.models))
+
+
+async def _save(settings: Config, moment: Moment, path: Path) -> Digests:
+    from arc_es.snapshots.public import save
+
+    found = await _digests(settings, moment)
+    save(path, found)
+    return found
+
+
+async def _compare(settings: Config, path: Path) -> tuple[Digests, Digests]:
+    from arc_es.snapshots.fold import Moment
+    from arc_es.snapshots.public import DigestFileUnusable, saved
+
+    try:
+        before = saved(path)
+    except DigestFileUnusable as error:
+        raise CommandFailure(str(error)) from error
+    after = await _digests(settings, Moment(position=before.position))
+    if (before.stream, before.position) != (after.stream, after.position):
+        raise CommandFailure(f"{path} was made of another journal, or of one that had more in it")
+    return before, after
+
+
+def _show_differences(before: Digests, after: Digests, *, json: bool) -> int:
+    from arc_es.snapshots.public import differences
+
+    found = list(differences(before.entries, after.entries))
+    if json:
+        print_json(
+            {
+                "position": after.position,
+                "versions": [before.version, after.version],
+                "compared": len(before.entries),
+                "differences": [{"name": name, "what": what} for name, what in found],
+            }
+        )
+    else:
+        sys.stdout.writelines(_lines(found))
+        print(
+            f"{len(found):,} differences in {len(before.entries):,} things as of position {after.position:,}"
+            f" between versions {before.version} and {after.version}"
+        )
+    return EXIT_FAILED if found else 0
+
+
+def _lines(found: list[tuple[str, str]]) -> Iterator[str]:
+    return (f"{what}: {name}\n" for name, what in found)
