@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final
 
 from arc_es.codec import digest
@@ -14,6 +14,7 @@ from arc_es.ports import Message
 from arc_es.wire import format_time
 
 TIME_FIELDS: Final = frozenset({"deadline", "not_before", "upload_until", "expires_at", "available_at"})
+_PLAIN: Final = frozenset({str, int, float, bool})
 
 
 def event_entries(message: Message, decision: Decision) -> list[dict[str, Any]]:
@@ -40,25 +41,35 @@ def principal_json(by: Principal) -> dict[str, str]:
     return {name: value for name, value in entry.items() if value is not None}
 
 
-def _data(record: object) -> dict[str, Any]:
+def _data(record: Any) -> dict[str, Any]:
     """The fields of an event, times readable, without body bytes and secrets."""
     data: dict[str, Any] = {}
-    for entry in fields(record):  # type: ignore[arg-type]
-        value = getattr(record, entry.name)
-        if value is None or value in ({}, ()) or _is_secret(record, entry.name):
+    for name, shown, is_time in _shown_fields(type(record)):  # type: ignore[arg-type]  # a class is hashable
+        value = getattr(record, name)
+        if value is None:
             continue
-        data[camel(entry.name)] = format_time(value) if entry.name in TIME_FIELDS else _value(value)
+        if is_time:
+            data[shown] = format_time(value)
+        elif type(value) in _PLAIN:
+            data[shown] = value
+        elif value not in ({}, ()):
+            data[shown] = _value(value)
     return data
 
 
-def _is_secret(record: object, name: str) -> bool:
-    match record:
-        case PushSettings():
-            return name.startswith("token")
-        case TokenCreated():
-            return name == "sha256"
-        case _:
-            return name == "base64"
+@cache
+def _shown_fields(cls: type[Any]) -> tuple[tuple[str, str, bool], ...]:
+    """Name, name in JSON, and whether it is a time, of all fields that are no secret and no body bytes."""
+    names = (entry.name for entry in fields(cls))
+    return tuple((name, camel(name), name in TIME_FIELDS) for name in names if not _is_secret(cls, name))
+
+
+def _is_secret(cls: type[Any], name: str) -> bool:
+    if cls is PushSettings:
+        return name.startswith("token")
+    if cls is TokenCreated:
+        return name == "sha256"
+    return name == "base64"
 
 
 def _value(value: Any) -> Any:
@@ -67,7 +78,6 @@ def _value(value: Any) -> Any:
     return _data(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-@lru_cache(maxsize=256)
 def camel(name: str) -> str:
     """`lease_id` -> `leaseId`."""
     return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)

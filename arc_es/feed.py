@@ -30,7 +30,9 @@ from arc_es.ports import Journal, Message, Overloaded, ReadModels
 
 SLICE_MESSAGES: Final = 128
 """Messages that are looked at before other tasks get to run."""
-SLICE_BYTES: Final = 1024 * 1024
+READ_MESSAGES: Final = 512
+"""Messages read from the journal at a time."""
+READ_BYTES: Final = 1024 * 1024
 _OVERHEAD_BYTES: Final = 1_000
 """What a message in the ring takes beside twice its size: itself, and as JSON."""
 
@@ -126,6 +128,25 @@ class Ring:
         return [entry for entry in self._entries[start : start + count] if entry is not None]
 
 
+class Past:
+    """What was read from the journal last: a reader rarely takes all of it at once, and comes back for the rest."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._one_at_a_time = trio.Lock()
+        self._after = 0
+        self._entries: list[_Entry] = []
+
+    async def after(self, position: int, count: int) -> list[_Entry]:
+        """The first entries after a position; none at the end of the journal. Raises JournalUnavailable."""
+        async with self._one_at_a_time:
+            if not self._entries or not self._after <= position < self._entries[-1].message.position:
+                messages = await self._journal.page(position, READ_MESSAGES, READ_BYTES)
+                self._after, self._entries = position, [_Entry(message) for message in messages]
+            start = bisect_right(self._entries, position, key=lambda entry: entry.message.position)
+            return self._entries[start : start + count]
+
+
 def _size_bytes(message: Message) -> int:
     return 2 * len(message.payload) + _OVERHEAD_BYTES
 
@@ -144,13 +165,12 @@ class Feed:
         ring_bytes_max: int = limits.FEED_RING_BYTES_MAX,
         readers_max: int = limits.FEED_READERS_MAX,
     ) -> None:
-        self._journal = journal
         self._deployments = models.deployments
         self._follower = follower
         self._lookup = lookup
         self._long_waits = long_waits
         self._ring = Ring(ring_bytes_max)
-        self._history = trio.Lock()
+        self._past = Past(journal)
         self._news: trio.Event | None = None
         self._readers = 0
         self._readers_max = readers_max
@@ -197,9 +217,8 @@ class Feed:
             return ()
         if self._ring.reaches(after):
             return self._ring.after(after, SLICE_MESSAGES)
-        async with self._history:
-            messages = await self._journal.page(after, SLICE_MESSAGES, SLICE_BYTES)
-        return [_Entry(message) for message in messages if message.position <= self._follower.applied]
+        entries = await self._past.after(after, SLICE_MESSAGES)
+        return [entry for entry in entries if entry.message.position <= self._follower.applied]
 
     async def _told(self, entry: _Entry, wanted: Wanted) -> tuple[bytes, ...]:
         key = entry.message.key
