@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import trio
 
-from arc_es.bootstrap import Node, assemble, build_app
+from arc_es.bootstrap import Node, Proving, assemble, build_app
 from arc_es.config import Config
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import SECOND
@@ -235,6 +235,7 @@ async def serving(
     pusher: Pusher | None = None,
     store: BodyStore | None = None,
     keys: KeyRing | None = None,
+    proving: Proving | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Served, None]:
     """A running service; `settings` are those of `Config`, with an admin token unless told otherwise."""
@@ -242,7 +243,7 @@ async def serving(
     journal = journal or MemoryJournal()
     clock = clock or Clock()
     keys = keys or KeyRing(b"example-signing-key" if config.admin_token is None else signing_key(config))
-    node = assemble(journal, config, clock=clock, keys=keys, pusher=pusher, store=store)
+    node = assemble(journal, config, clock=clock, keys=keys, pusher=pusher, store=store, proving=proving)
     app = build_app(node.service, config, keys)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
