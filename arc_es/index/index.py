@@ -187,9 +187,10 @@ class Index:
                     await trio.sleep(RETRY_SECONDS)
         finally:
             with trio.CancelScope(shield=True):
-                await self._close()
+                await self.close()
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Write whatever is left, and end; only `run` does this while others use it."""
         self._write_all()
         self._lister.interrupt()
         await self._listing.acquire()  # for ever: nobody asks any more
