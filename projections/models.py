@@ -30,13 +30,13 @@ class Projections:
     def __init__(self, finished_max: int | None = None) -> None:
         self.on_change: Callable[[Change, Sequence[Event]], None] = lambda change, events: None
         self.on_late: Callable[[str, int], None] = lambda command_id, position: None
-        self._findable = 0
         self._finished_max = finished_max
         self.status = StatusProjection(finished_max)
         self.pending = PendingProjection()
         self.pushes = PendingProjection()
         self.due = DueProjection()
         self.idempotency = IdempotencyProjection()
+        self.status.on_evicted = self.idempotency.evict
         self.deployments = DeploymentsProjection()
         self.payloads = PayloadsProjection()
         self.tokens = TokensProjection()
@@ -74,7 +74,7 @@ class Projections:
         self.deployments.apply(change)
         self.on_change(change, recorded.events)
         if isinstance(change.after, TERMINAL):
-            self._evict()
+            self.status.evict()
         pushed = change.after.facts.route.delivery == "push"
         return self.pushes.apply(change) if pushed else self.pending.apply(change)
 
@@ -127,9 +127,5 @@ class Projections:
 
     def findable(self, position: int) -> None:
         """Everything up to this position can be found elsewhere: what ended long ago need not stay in memory."""
-        self._findable = max(self._findable, position)
-        self._evict()
-
-    def _evict(self) -> None:
-        for row in self.status.evict(self._findable):
-            self.idempotency.evict(row)
+        self.status.findable = max(self.status.findable, position)
+        self.status.evict()

@@ -8,7 +8,7 @@ passes by is let pass; whoever wants the command reads its whole history, and pu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import LateResponseRecorded
@@ -28,6 +28,9 @@ class StatusProjection:
         self._finished_max = finished_max
         self._finished: deque[str] = deque()
         self._awaited: dict[str, list[int]] = {}
+        self.findable = 0
+        """Up to this position everything can be found elsewhere, and need not stay."""
+        self.on_evicted: Callable[[Row], None] = lambda row: None
 
     def get(self, command_id: str) -> Row | None:
         """The row of a command, None if it is not in memory. It changes when the next decision is applied."""
@@ -84,19 +87,19 @@ class StatusProjection:
 
     # --- what is kept in memory
 
-    def evict(self, findable: int) -> Iterator[Row]:
-        """Let go of what ended first, as far as it is too much and all up to the position `findable` can be found."""
+    def evict(self) -> None:
+        """Let go of what ended first, as far as it is too much and can be found."""
         most = self._finished_max
         while most is not None and len(self._finished) > most:
             command_id = self._finished[0]
             row = self._rows[command_id]
             is_cold = type(row) is Cold  # as in the snapshot, which was not ahead of what can be found
-            if not is_cold and row.version > findable:  # type: ignore[union-attr]
+            if not is_cold and row.version > self.findable:  # type: ignore[union-attr]
                 return
             self._finished.popleft()
             del self._rows[command_id]
             if not is_cold:
-                yield row  # type: ignore[misc]
+                self.on_evicted(row)  # type: ignore[arg-type]
 
     def await_row(self, command_id: str) -> None:
         """Watch an id that is not in memory for late responses that pass by; each call is ended by one `give_up`."""
@@ -129,6 +132,7 @@ class StatusProjection:
             return None
         self._rows[key.command_id] = row
         self._finished.append(key.command_id)
+        self.evict()
         return row
 
     # --- snapshots
