@@ -86,8 +86,10 @@ async def body(stream: trio.SocketStream, headers: dict[str, str]) -> AsyncItera
             assert event.status_code in (200, 503), event  # 503: it is starting
         elif isinstance(event, h11.Data):
             yield bytes(event.data)
-        else:
+        elif isinstance(event, h11.EndOfMessage):
             return
+        else:
+            raise h11.RemoteProtocolError("the feed broke off")
 
 
 async def run_commands(service: ServiceProcess, name: str, count: int) -> None:
@@ -133,6 +135,20 @@ async def test_a_feed_through_kills_is_the_journal(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
     assert follower.events == whole
     assert len(whole) >= 3 * 3 * KILLS * COMMANDS_BETWEEN_KILLS
+
+
+async def test_a_live_feed_ends_whole_when_the_service_stops(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as service:
+        await run_commands(service, "x", 1)
+        async with await trio.open_tcp_stream("127.0.0.1", service.port) as stream, trio.open_nursery() as nursery:
+            received = b""
+            with trio.fail_after(limits.SEND_SECONDS_MAX):
+                async for piece in body(stream, {}):
+                    if received.count(b"id: ") < 3 <= (received + piece).count(b"id: "):
+                        nursery.start_soon(service.terminate)
+                    received += piece
+        assert await service.wait() == 0
+    assert received.endswith(b"\n\n")
 
 
 @pytest.mark.slow
