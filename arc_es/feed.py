@@ -96,6 +96,8 @@ class Ring:
         self._first = 0
         self._floor = math.inf
         """Everything after this position is here."""
+        self.has_all = True
+        """Whether nothing had to make room yet."""
 
     def put(self, message: Message) -> None:
         """Add the next message."""
@@ -113,6 +115,7 @@ class Ring:
         self._entries[self._first] = None
         self._bytes -= _size_bytes(dropped.message)
         self._floor = dropped.message.position
+        self.has_all = False
         self._first += 1
         if 2 * self._first > len(self._entries) and len(self._entries) > SLICE_MESSAGES:
             del self._entries[: self._first], self._positions[: self._first]
@@ -268,7 +271,8 @@ class Feed:
 
     def keeps(self, position: int) -> bool:
         """Whether a reader that has been at the end, and is at this position now, is not too far behind."""
-        return position >= self._follower.applied or self._ring.reaches(position)
+        ring = self._ring
+        return position >= self._follower.applied or ring.reaches(position) or ring.has_all
 
     async def news(self, position: int, deadline: float) -> None:
         """Wait until something after a position has been applied, or the deadline, or the service drains."""

@@ -14,7 +14,7 @@ import trio.testing
 from arc_es.domain import limits
 from arc_es.feed import Ring
 from arc_es.journal.memory import Fault
-from tests.http.driver import Answer, Client, Served, serving
+from tests.http.driver import Answer, Client, Served, inline, serving
 from tests.http.test_feed import everything, fill
 
 LIVE: Final = {"Accept": "text/event-stream"}
@@ -209,6 +209,17 @@ async def test_journal_trouble_ends_a_feed_so_that_it_can_be_resumed(served: Ser
             assert b": the journal cannot be read now" in reader.answer.body
             assert reader.answer.status == 200
         served.journal.fault = None
+
+
+async def test_the_first_message_after_a_restart_cuts_nobody_off(served: Served) -> None:
+    """It has a body beside it, so it is not the very next position."""
+    await served.create()
+    async with serving(served.journal) as again, reading(again.client) as reader:
+        await reader.saw(1)
+        await again.create(params=inline(b"x" * 5000))
+        await again.create()
+        await reader.saw(3)
+        assert b"too slow" not in reader.answer.body
 
 
 async def test_a_reader_that_falls_too_far_behind_is_cut_off_and_can_resume(served: Served) -> None:
