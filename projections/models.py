@@ -100,9 +100,12 @@ class Projections:
         """Take in all that was dumped, in its order; only into new projections. What fails has no effect."""
         loaded = Projections(self._finished_max)
         loaded._load(pieces)
+        findable = self.status.findable
         for name, part in vars(loaded).items():
             if hasattr(part, "load"):
                 vars(getattr(self, name)).update(vars(part))
+        self.status.on_evicted = self.idempotency.evict
+        self.findable(findable)
 
     def _load(self, pieces: Iterable[tuple[str, Plain]]) -> None:
         live: list[Row] = []
