@@ -39,17 +39,11 @@ from arc_es.http.api import Api
 from arc_es.http.app import ArcApp
 from arc_es.http.server import allow_open_files, serve_http
 from arc_es.index import Index
-from arc_es.journal.jetstream import open_journal
-from arc_es.journal.room import Room
-from arc_es.journal.server import ServerError, disk_free_bytes, run_server
-from arc_es.journal.stream import StreamSettings, ensure_stream
+from arc_es.journal.server import ServerError
 from arc_es.journal.subjects import event_subject
-from arc_es.journal.watch import Disk
-from arc_es.keyring import KEY_BYTES, CheckpointSeeds, KeyFileError, KeyRing, checkpoint_seeds, open_ring
+from arc_es.keyring import KEY_BYTES, KeyFileError, KeyRing, open_ring
 from arc_es.links import Links
 from arc_es.lookup import Lookup
-from arc_es.nats_access import Access
-from arc_es.nats_bridge import Bridge, open_bridge
 from arc_es.payloads import Payloads
 from arc_es.ports import (
     BodyStore,
@@ -65,24 +59,18 @@ from arc_es.ports import (
     SystemClock,
 )
 from arc_es.proof.checkpoints import Checkpoints
-from arc_es.proof.export import Exports
-from arc_es.proof.log import LogTree
-from arc_es.proof.tiles import Tiles, in_directory
+from arc_es.proof.proving import Proving
 from arc_es.pushing import Pushing, Sending
 from arc_es.service import Service
 from arc_es.snapshots.child import Aside, aside_of
 from arc_es.snapshots.fold import Moment, models_at
 from arc_es.snapshots.folder import FOLDER, Snapshots
 from arc_es.snapshots.writer import SnapshotWriter
-from arc_es.storage.choice import open_body_store
 from arc_es.storage.memory import MemoryBodyStore
+from arc_es.stores import CONNECT_RETRY_SECONDS, CannotStart, open_stores
 from arc_es.sweep import Sweep
 from projections import Projections
 
-CONNECT_SECONDS_MAX: Final = 30
-CONNECT_RETRY_SECONDS: Final = 0.5
-TREE_DIR: Final = "log-tree"
-"""In the data dir: hashes of the log, which can be made again."""
 EXIT_OK: Final = 0
 EXIT_CANNOT_START: Final = 1
 EXIT_BUG: Final = 70
@@ -92,18 +80,6 @@ COLLECT_AFTER: Final = (10_000, 2, 2)
 requests make; and the fewer objects a full collection finds that are not frozen yet, the shorter it is."""
 
 log = logging.getLogger("arc_es")
-
-
-class CannotStart(Exception):
-    """The service cannot start; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proving:
-    """What a node needs to sign checkpoints: its key, and the files of the log's tree."""
-
-    seeds: CheckpointSeeds
-    tiles: Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +196,11 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     waiters = Waiters(models.pending, models.status, clock, config.waiters_max, config.waiters_per_target_max)
     bodies = Bodies(messages, store or MemoryBodyStore())
     lookup = Lookup(journal, models, follower, turns, clock, index)
-    pushing = Pushing(
-        models=models,
-        turns=turns,
-        bodies=bodies,
-        sending=_sending(config, keys, bodies.store, clock, pusher or NullPusher()),
-        clock=clock,
-        per_target_max=config.pushes_per_target_max,
-        pushes_max=config.pushes_max,
-    )
-    checkpoints, exports = _proof(proving, journal, models, turns, clock, bodies.store, config.checkpoint_seconds)
+    pushing = _pushing(config, models, turns, bodies, clock, keys, pusher or NullPusher())
+    checkpoints = exports = None
+    if proving is not None:
+        every_seconds = config.checkpoint_seconds
+        checkpoints, exports = proving.parts(journal, models.checkpoints, turns, clock, bodies.store, every_seconds)
     offer = partial(_offer, models, waiters, pushing)
     ticker = Ticker(turns, models, clock, offer)
     follower.on_leasable = offer
@@ -288,29 +259,18 @@ def _index(folder: Path | None, follower: Follower, models: Projections) -> Inde
     return index
 
 
-def _proof(
-    proving: Proving | None,
-    journal: Journal,
-    models: ReadModels,
-    turns: Turns,
-    clock: Clock,
-    store: BodyStore,
-    every_seconds: float,
-) -> tuple[Checkpoints | None, Exports | None]:
-    """What signs checkpoints, and what proves with them."""
-    if proving is None:
-        return None, None
-    tree = LogTree(journal, models.checkpoints, proving.tiles, event_subject)
-    checkpoints = Checkpoints(
-        view=models.checkpoints,
+def _pushing(
+    config: Config, models: ReadModels, turns: Turns, bodies: Bodies, clock: Clock, keys: KeyRing, pusher: Pusher
+) -> Pushing:
+    return Pushing(
+        models=models,
         turns=turns,
+        bodies=bodies,
+        sending=_sending(config, keys, bodies.store, clock, pusher),
         clock=clock,
-        tree=tree,
-        seeds=proving.seeds,
-        every_seconds=every_seconds,
-        has_room=lambda: journal.spacious,
+        per_target_max=config.pushes_per_target_max,
+        pushes_max=config.pushes_max,
     )
-    return checkpoints, Exports(journal, models.checkpoints, checkpoints, tree, store)
 
 
 def _sending(config: Config, keys: KeyRing, store: BodyStore, clock: Clock, pusher: Pusher) -> Sending | None:
@@ -408,12 +368,12 @@ async def _serve(config: Config) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with (
             _snapshots(config) as snapshots,
-            _stores(config) as (journal, store),
+            open_stores(config) as (journal, store),
             _pusher(config) as pusher,
             trio.open_nursery() as nursery,
         ):
             keys = open_ring(config, SystemClock().now())
-            proving = Proving(checkpoint_seeds(config.data_dir), Tiles(in_directory(config.data_dir / TREE_DIR)))
+            proving = Proving.of_data_dir(config.data_dir, event_subject)
             node = assemble(
                 journal,
                 config,
@@ -507,53 +467,6 @@ async def _pusher(config: Config) -> AsyncGenerator[Pusher, None]:
     else:
         async with open_http_pusher(config.pushes_max) as pusher:
             yield pusher
-
-
-@asynccontextmanager
-async def _stores(config: Config) -> AsyncGenerator[tuple[Journal, BodyStore], None]:
-    """The journal and the body store of the configuration, on an own nats-server or the one that was named."""
-    if config.nats_url is None:
-        bytes_max = config.nats_store_bytes_max if config.nats_store_bytes_max > 0 else None
-        async with run_server(config.data_dir, max_file_store_bytes=bytes_max) as server:
-            endpoint = server.endpoint
-            access = Access([endpoint.url], endpoint.user, endpoint.password)
-            disk = Disk(server.max_file_store_bytes, partial(disk_free_bytes, config.data_dir), server.restart)
-            async with _open(access, config, disk) as stores:
-                yield stores
-    else:
-        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        async with _open(Access([config.nats_url]), config) as stores:
-            yield stores
-
-
-@asynccontextmanager
-async def _open(
-    access: Access, config: Config, disk: Disk | None = None
-) -> AsyncGenerator[tuple[Journal, BodyStore], None]:
-    room = Room(config.headroom_bytes)
-    async with open_bridge(access) as bridge:
-        store = await _streams_ready(bridge, room, access, config)
-        async with open_journal(bridge, room=room, disk=disk) as journal:
-            yield journal, store
-
-
-async def _streams_ready(bridge: Bridge, room: Room, access: Access, config: Config) -> BodyStore:
-    """Connect and see to the streams; a cluster that has not elected its leaders yet gets the time to do so."""
-    trouble = "it does not answer"
-    with trio.move_on_after(CONNECT_SECONDS_MAX):
-        while True:
-            await bridge.wait_available()
-            try:
-                await ensure_stream(bridge, StreamSettings(config.replicas, config.stream_bytes_max))
-                return await open_body_store(config, bridge, room.take_beside)
-            except JournalUnavailable as error:
-                trouble = str(error)
-                await trio.sleep(CONNECT_RETRY_SECONDS)
-    where = access.scrub(config.nats_url or "its own nats-server")
-    raise CannotStart(
-        f"cannot use {where} within {CONNECT_SECONDS_MAX} s: {access.scrub(trouble)}. Is it running?"
-        " See `arc-es doctor`."
-    )
 
 
 @contextmanager

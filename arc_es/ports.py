@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from arc_es.domain.checkpoints import SignedCheckpoint
 from arc_es.domain.deployments import Deployment
 from arc_es.domain.ids import Micros, ResourceType
 from arc_es.domain.payloads import Payload
@@ -438,21 +439,6 @@ class TokensView(Protocol):
 
     def all(self) -> Iterable[tuple[str, Token]]:
         """Ids and tokens, in order of their making."""
-
-
-class SignedCheckpoint(Protocol):
-    """A checkpoint as it was stored. position: of the message that holds it. covered: that of the last it covers."""
-
-    @property
-    def size(self) -> int: ...
-    @property
-    def note(self) -> str: ...
-    @property
-    def at(self) -> Micros: ...
-    @property
-    def position(self) -> int: ...
-    @property
-    def covered(self) -> int: ...
 
 
 class CheckpointsView(Protocol):

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Final
 
+from arc_es.domain.checkpoints import SignedCheckpoint
 from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import CheckpointKeyAdded, CheckpointSigned
-from arc_es.domain.ids import Micros
 from arc_es.domain.recorded import LogKey, Recorded
 from projections.plain import Plain
 
 DAYS_KEPT: Final = 3
 """Histories whose versions are kept, the newest: clocks of nodes differ by less than a day."""
-
-
-@dataclass(frozen=True, slots=True)
-class Latest:
-    """A checkpoint as it was stored. position: of the message that holds it. covered: that of the last it covers."""
-
-    size: int
-    note: str
-    at: Micros
-    position: int
-    covered: int
 
 
 class CheckpointsProjection:
@@ -32,7 +21,7 @@ class CheckpointsProjection:
     def __init__(self) -> None:
         self.origin: str | None = None
         self.key_notes: tuple[str, ...] = ()
-        self.latest: Latest | None = None
+        self.latest: SignedCheckpoint | None = None
         self._keys_version = 0
         self._days: dict[str, int] = {}
 
@@ -54,7 +43,9 @@ class CheckpointsProjection:
                 self.key_notes = (*self.key_notes, event.note)
             elif isinstance(event, CheckpointSigned):
                 if self.latest is None or event.size >= self.latest.size:
-                    self.latest = Latest(event.size, event.note, recorded.at, recorded.position, event.position)
+                    self.latest = SignedCheckpoint(
+                        event.size, event.note, recorded.at, recorded.position, event.position
+                    )
             else:
                 raise ImpossibleHistory(f"{type(event).__name__} cannot happen to the log")
         if key.name == "keys":
@@ -73,4 +64,4 @@ class CheckpointsProjection:
     def load(self, data: Plain) -> None:
         """Take in what was dumped."""
         self.origin, self.key_notes, latest, self._keys_version, self._days = data
-        self.latest = None if latest is None else Latest(*latest)
+        self.latest = None if latest is None else SignedCheckpoint(*latest)

@@ -280,8 +280,8 @@ class TokenRevoked:
 class CheckpointKeyAdded:
     """A key signs checkpoints from now on.
 
-    origin: the name of the log, the same for ever. public_key: `<origin>+<key id>+<base64>` (C2SP signed-note). note: the
-    announcement, signed by the key itself and, if that was at hand, by the key before it.
+    origin: the name of the log, the same for ever. public_key: `<origin>+<key id>+<base64>` (C2SP signed-note). note:
+    the announcement, signed by the key itself and, if that was at hand, by the key before it.
     """
 
     origin: str

@@ -15,11 +15,12 @@ from typing import Final
 import trio
 
 from arc_es.actors.turns import Turns
+from arc_es.domain.checkpoints import SignedCheckpoint
 from arc_es.domain.events import CheckpointKeyAdded, CheckpointSigned
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import SECOND
 from arc_es.keyring import CheckpointSeeds
-from arc_es.ports import CheckpointsView, Clock, JournalError, JournalUnavailable, Overloaded, SignedCheckpoint
+from arc_es.ports import CheckpointsView, Clock, JournalError, JournalUnavailable, Overloaded
 from arc_es.proof.log import LogChanged, LogTree
 from arc_es.proof.notes import Checkpoint, NoteSigner, Verifier, announced_key, key_note, sign
 

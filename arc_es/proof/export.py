@@ -7,11 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from arc_es.codec import decode
+from arc_es.domain.checkpoints import SignedCheckpoint
 from arc_es.domain.errors import Rejected
 from arc_es.domain.events import Body
 from arc_es.domain.ids import Micros
 from arc_es.domain.recorded import CommandKey
-from arc_es.ports import BodyMissing, BodyStore, CheckpointsView, Journal, JournalUnavailable, Message, SignedCheckpoint
+from arc_es.ports import BodyMissing, BodyStore, CheckpointsView, Journal, JournalUnavailable, Message
 from arc_es.proof.checkpoints import Checkpoints
 from arc_es.proof.format import BODY_FIELDS, BODY_PART_BYTES, FORMAT, Tally, line
 from arc_es.proof.log import PAGE, PAGE_BYTES, LogTree

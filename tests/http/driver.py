@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import trio
 
-from arc_es.bootstrap import Node, Proving, assemble, build_app
+from arc_es.bootstrap import Node, assemble, build_app
 from arc_es.config import Config
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import SECOND
@@ -20,6 +20,7 @@ from arc_es.http.app import ArcApp
 from arc_es.journal.memory import MemoryJournal
 from arc_es.keyring import KeyRing, signing_key
 from arc_es.ports import BodyStore, Pusher
+from arc_es.proof.proving import Proving
 
 ADMIN = "admin-token-123"
 T0: Micros = 1_772_359_200 * SECOND

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import pytest
 
-from arc_es.bootstrap import Proving
+from arc_es.journal.subjects import event_subject
 from arc_es.keyring import CheckpointSeeds
+from arc_es.proof.proving import Proving
 from arc_es.proof.tiles import Tiles
 from tests.http.driver import ADMIN, Answer, Client, Served, a_command, a_lease, a_target, inline, serving, success
 
@@ -174,7 +175,7 @@ async def world(scope: str) -> AsyncGenerator[World, None]:
 
 @asynccontextmanager
 async def world_with(scope: str, tiles: Tiles) -> AsyncGenerator[World, None]:
-    proving = Proving(CheckpointSeeds(bytes(32)), tiles)
+    proving = Proving(CheckpointSeeds(bytes(32)), tiles, event_subject)
     async with serving(admin_token=None if scope == "open" else ADMIN, proving=proving) as served:
         if scope == "open":
             served.client.token = None

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from arc_es.bootstrap import Proving
+from arc_es.journal.subjects import event_subject
 from arc_es.keyring import CheckpointSeeds
+from arc_es.proof.proving import Proving
 from arc_es.proof.tiles import Tiles
 from tests.http.driver import Served, serving
 from tests.http.virtual_time import use_virtual_time
@@ -29,5 +30,5 @@ def tiles() -> Iterator[Tiles]:
 
 @pytest.fixture
 async def served(tiles: Tiles) -> AsyncGenerator[Served, None]:
-    async with serving(proving=Proving(CheckpointSeeds(SEED), tiles)) as found:
+    async with serving(proving=Proving(CheckpointSeeds(SEED), tiles, event_subject)) as found:
         yield found

@@ -10,7 +10,6 @@ import orjson
 import pytest
 import trio
 
-from arc_es.bootstrap import Proving
 from arc_es.codec import decode
 from arc_es.domain.events import CheckpointKeyAdded, CheckpointSigned
 from arc_es.domain.merkle import is_consistent
@@ -23,6 +22,7 @@ from arc_es.proof.audit import Audit, AuditReport, prev_of
 from arc_es.proof.checkpoints import Checkpoints
 from arc_es.proof.log import LogChanged, TreeUnavailable
 from arc_es.proof.notes import Checkpoint, NoteSigner, parse_checkpoint, parse_note, parse_verifier
+from arc_es.proof.proving import Proving
 from arc_es.proof.tiles import Tiles, in_directory
 from tests.http.driver import Served, serving
 from tests.proof.conftest import SEED
@@ -122,7 +122,7 @@ async def nodes(stack: AsyncExitStack, *seeds: CheckpointSeeds, journal: MemoryJ
     for one in seeds:
         tiles = Tiles()
         stack.callback(tiles.close)
-        found.append(await stack.enter_async_context(serving(journal, proving=Proving(one, tiles))))
+        found.append(await stack.enter_async_context(serving(journal, proving=Proving(one, tiles, event_subject))))
     return found
 
 
@@ -155,7 +155,7 @@ async def test_nodes_with_keys_of_their_own_sign_the_same_log() -> None:
 async def life(journal: MemoryJournal, folder: Path, seeds: CheckpointSeeds) -> None:
     """One life of a node: it starts, makes a command, signs, and is gone."""
     tiles = Tiles(in_directory(folder))
-    async with serving(journal, proving=Proving(seeds, tiles)) as served:
+    async with serving(journal, proving=Proving(seeds, tiles, event_subject)) as served:
         await trio.sleep(1)
         await served.create()
         await checkpoints_of(served).sign()
@@ -281,12 +281,12 @@ async def test_another_log_does_not_go_on_from_a_kept_checkpoint(served: Served)
 async def test_a_node_does_not_sign_over_a_changed_history(tmp_path: Path, tiles: Tiles) -> None:
     journal = MemoryJournal()
     seeds = CheckpointSeeds(SEED)
-    async with serving(journal, proving=Proving(seeds, tiles)) as served:
+    async with serving(journal, proving=Proving(seeds, tiles, event_subject)) as served:
         await trio.sleep(1)
         position = await created_and_signed(served)
     rewrite(journal, position)
     fresh = Tiles()
-    async with serving(journal, proving=Proving(seeds, fresh)) as served:
+    async with serving(journal, proving=Proving(seeds, fresh, event_subject)) as served:
         await served.create()
         with pytest.raises(LogChanged):
             await checkpoints_of(served).sign()
