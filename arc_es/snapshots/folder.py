@@ -129,7 +129,7 @@ class Snapshots:
         while self._read:
             path, header, pieces = self._read[0]
             why = await mismatch(journal, header)
-            if header.position > position_max:
+            if why is None and header.position > position_max:
                 why = f"it is ahead of the index, which ends at {position_max}"
             if why is None:
                 why = await trio.to_thread.run_sync(_trouble_loading, models, pieces)

@@ -13,6 +13,7 @@ BENCHMARKS = (
     "auth",
     "wake",
     "replay",
+    "restart",
     "fold",
     "pauses",
     "feed",

@@ -18,6 +18,7 @@ SMALL = {
     "auth": ["--rounds", "1", "--requests", "160"],
     "wake": ["--commands", "20"],
     "replay": ["--commands", "500"],
+    "restart": ["--commands", "500"],
     "fold": ["--commands", "500"],
     "pauses": ["--commands", "2000"],
     "feed": ["--commands", "160", "--rounds", "1", "--readers", "10", "--requests", "160"],

@@ -13,7 +13,23 @@ from arc_es.cli.main import build
 from arc_es.config import Config
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-SUB_COMMANDS = ("serve", "call", "work", "history", "events", "explain", "queues", "export", "verify", "token", "doctor", "backup", "restore")
+SUB_COMMANDS = (
+    "serve",
+    "call",
+    "work",
+    "history",
+    "events",
+    "explain",
+    "queues",
+    "export",
+    "verify",
+    "token",
+    "doctor",
+    "backup",
+    "restore",
+    "snapshot",
+    "replay",
+)
 
 
 def sections(page: str) -> dict[str, str]:
