@@ -41,7 +41,8 @@ async def follow_feed(client: ArcClient, after: int, filters: Mapping[str, str],
             async with client.feed(after, filters) as decisions, aclosing(decisions):
                 reached, complained = True, False
                 async for decision in decisions:
-                    if any([show(event) for event in decision.events]):
+                    enough = [show(event) for event in decision.events]
+                    if any(enough):
                         return
                     after = decision.position
         except ArcError as error:

@@ -59,7 +59,8 @@ async def _follow(server: Server, command_id: str, json: bool) -> None:  # noqa:
             show(event)
             return event["type"] in _ENDS
 
-        if not any([shows_end(event) for event in past]):
+        ends = [shows_end(event) for event in past]
+        if not any(ends):
             await follow_feed(client, past[-1]["seq"], {"commandId": command_id}, shows_end)
 
 
