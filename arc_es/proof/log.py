@@ -138,7 +138,10 @@ class LogTree:
             TreeUnavailable: the files do not give a proof that holds.
         """
         index = self.index_of(message.position)
-        path = inclusion_proof(index, checkpoint.size, self._tiles.node)
+        try:
+            path = inclusion_proof(index, checkpoint.size, self._tiles.node)
+        except (ValueError, IndexError) as error:
+            raise TreeUnavailable("The hashes of the log are being made again") from error
         if not includes(self.leaf(message), index, checkpoint.size, checkpoint.root, path):
             self._believed = False
             self._tiles.truncate(0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -20,6 +21,8 @@ from arc_es.domain.merkle import HASH_BYTES, fold_perfect, root_at
 TILE_BITS: Final = 8
 TILE: Final = 1 << TILE_BITS
 LEVELS: Final = (0, 8, 16, 24, 32)
+NODES_KEPT: Final = 4_096
+"""Proofs of neighbours share most of their hashes; a complete subtree never changes."""
 _POSITION: Final = Struct("<Q")
 _PRIVATE: Final = 0o600
 
@@ -82,6 +85,8 @@ class Tiles:
     def __init__(self, opened: OpenColumn = in_memory) -> None:
         self._levels = [_Column(opened(f"level-{level}"), HASH_BYTES) for level in LEVELS]
         self._positions = _Column(opened("positions"), _POSITION.size)
+        self.node = lru_cache(maxsize=NODES_KEPT)(self._node)
+        """The hash of the perfect subtree `index` of a level. Raises IndexError if it is not complete."""
         self.truncate(min(self._levels[0].count, self._positions.count))
 
     @property
@@ -108,13 +113,13 @@ class Tiles:
 
     def truncate(self, size: int) -> None:
         """Forget all but the first `size` leaves; what a crash left undone is completed."""
+        self.node.cache_clear()
         self._positions.truncate(size)
         for level, column in zip(LEVELS, self._levels, strict=True):
             column.truncate(min(column.count, size >> level))
         self._raise_levels()
 
-    def node(self, level: int, index: int) -> bytes:
-        """The hash of the perfect subtree `index` of a level. Raises IndexError if it is not complete."""
+    def _node(self, level: int, index: int) -> bytes:
         stored = min(level // TILE_BITS, len(LEVELS) - 1)
         more = level - LEVELS[stored]
         return fold_perfect(self._levels[stored].read(index << more, 1 << more))
