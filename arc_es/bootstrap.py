@@ -5,14 +5,13 @@ data dir and nats-server > bridge > journal > follower, ticker > HTTP
 
 from __future__ import annotations
 
-import gc
 import logging
 import secrets
 import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from arc_es.dispatch.null import NullPusher
 from arc_es.domain import limits
 from arc_es.domain.state import PUBLIC_STATE, TERMINAL
 from arc_es.envelopes import Envelopes
+from arc_es.garbage import no_garbage_collection
 from arc_es.http.api import Api
 from arc_es.http.app import ArcApp
 from arc_es.http.server import allow_open_files, serve_http
@@ -75,9 +75,6 @@ EXIT_OK: Final = 0
 EXIT_CANNOT_START: Final = 1
 EXIT_BUG: Final = 70
 RESEAL_RETRY_SECONDS: Final = 5.0
-COLLECT_AFTER: Final = (10_000, 2, 2)
-"""Young objects between two collections, and how many of those make an older one. Python's own 700 is less than two
-requests make; and the fewer objects a full collection finds that are not frozen yet, the shorter it is."""
 
 log = logging.getLogger("arc_es")
 
@@ -220,16 +217,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
         exports=exports,
         as_of=_as_of(aside, journal, lookup, follower, clock, config),
     )
-    sweep = Sweep(
-        models,
-        follower,
-        bodies,
-        Payloads(models, turns, bodies, lookup),
-        lookup,
-        clock,
-        every_seconds=config.sweep_seconds,
-        orphan_seconds_min=config.orphan_seconds_min,
-    )
+    sweep = _sweep(config, models, follower, bodies, turns, lookup, clock)
     writer = None if aside is None else SnapshotWriter(models, aside, config)
     return Node(service, follower, ticker, pushing, sweep, models, keys, index, journal, checkpoints, snapshots, writer)
 
@@ -270,6 +258,27 @@ def _pushing(
         clock=clock,
         per_target_max=config.pushes_per_target_max,
         pushes_max=config.pushes_max,
+    )
+
+
+def _sweep(
+    config: Config,
+    models: ReadModels,
+    follower: Follower,
+    bodies: Bodies,
+    turns: Turns,
+    lookup: Lookup,
+    clock: Clock,
+) -> Sweep:
+    return Sweep(
+        models,
+        follower,
+        bodies,
+        Payloads(models, turns, bodies, lookup),
+        lookup,
+        clock,
+        every_seconds=config.sweep_seconds,
+        orphan_seconds_min=config.orphan_seconds_min,
     )
 
 
@@ -467,27 +476,3 @@ async def _pusher(config: Config) -> AsyncGenerator[Pusher, None]:
     else:
         async with open_http_pusher(config.pushes_max) as pusher:
             yield pusher
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Replay without the cyclic collector; afterwards it never looks at what was loaded, nor twice at what stays.
-
-    Projections hold millions of objects without a single cycle. Scanning them would stop every request for a second.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.set_threshold(*COLLECT_AFTER)
-        gc.enable()
-        if freeze_survivors not in gc.callbacks:
-            gc.callbacks.append(freeze_survivors)
-
-
-def freeze_survivors(phase: str, info: dict[str, int]) -> None:
-    """After a full collection what is left stays: never look at it again."""
-    oldest_generation = 2
-    if phase == "stop" and info["generation"] == oldest_generation:
-        gc.freeze()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from arc_es.bootstrap import freeze_survivors, no_garbage_collection
+from arc_es.garbage import freeze_survivors, no_garbage_collection
 from projections import Projections
 from tests.bench.drive import percentile
 from tests.bench.fold import Stored, fold, history
