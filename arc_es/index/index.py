@@ -96,6 +96,7 @@ class Index:
             found = schema.Stand(identity, 0, "")
         self._stand = found
         self._open(path)
+        self.on_committed(found.position)
 
     def _path(self) -> Path | None:
         """Where the index is: ours alone, so somebody else's process on the same folder gets one of its own."""

@@ -15,10 +15,10 @@ from itertools import chain
 from typing import Any, Final, Protocol
 
 from arc_es.domain.ids import Micros
-from arc_es.domain.state import State
+from arc_es.domain.state import PUBLIC_STATE, TERMINAL, Leased, State, attempt_of
 from arc_es.index.schema import COLUMNS
 from arc_es.ports import Row
-from arc_es.summaries import Summary, Traces, summary_of
+from arc_es.summaries import Summary, Traces
 
 PIECES: Final = (256, 32, 4, 1)
 """Rows of one statement; few different numbers, so that SQLite compiles few statements."""
@@ -69,33 +69,36 @@ class Batch:
 
 
 def values_of(entry: Entry) -> Values:
-    """The columns of one row."""
+    """The columns of one row: what `summary_of` says, without making a summary of each for a replay."""
     row, traces = entry.row, entry.traces
-    said = summary_of(row.command_id, row.state, traces)
-    code, message = said.error or (None, None)
+    state = row.state
+    facts = state.facts
+    route, options = facts.route, facts.options
+    held = state if isinstance(state, Leased) else None
+    code, message = traces.error or (None, None)
     return (
         entry.born_at or row.version,
-        said.command_id,
-        said.deployment_id,
-        said.target_id,
-        said.target_type,
-        said.command,
-        said.state,
-        said.attempt,
-        said.created_at,
-        said.dispatched_at,
-        said.completed_at,
-        said.deadline,
-        said.not_before,
-        said.priority,
-        json.dumps(said.labels) if said.labels else None,
+        row.command_id,
+        route.deployment_id,
+        route.target_id,
+        route.target_type,
+        route.command,
+        PUBLIC_STATE[type(state)],
+        attempt_of(state),
+        facts.created_at,
+        traces.dispatched_at,
+        state.ended_at if isinstance(state, TERMINAL) else None,
+        facts.deadline,
+        options.not_before,
+        options.priority,
+        json.dumps(options.labels) if options.labels else None,
         code,
         message,
-        said.request_bytes,
-        said.response_bytes,
-        said.lease_id,
-        said.lease_expires_at,
-        said.agent,
+        facts.params_size,
+        traces.response_bytes,
+        None if held is None else held.lease_id,
+        None if held is None else held.expires_at,
+        traces.agent,
         row.version,
         row.params_at,
         row.answer_at,

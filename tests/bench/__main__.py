@@ -19,6 +19,7 @@ BENCHMARKS = (
     "feed",
     "verify",
     "journal",
+    "finding",
 )
 
 

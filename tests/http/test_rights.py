@@ -38,6 +38,10 @@ upload-operator     403   403    403     403     403      403   403       403   
 status              yes   yes    yes     403     yes      yes   403       yes     403      403        yes
 status-mailer       yes   yes    yes     403     yes      403   403       yes     403      403        yes
 status-operator     yes   yes    yes     403     yes      403   403       yes     403      403        yes
+list                yes   yes    yes     yes     yes      yes   yes       yes     yes      403        yes
+full                yes   yes    yes     403     yes      yes   403       yes     403      403        yes
+full-mailer         yes   yes    yes     403     yes      403   403       yes     403      403        yes
+full-unknown        404   404    404     404     404      404   404       404     404      403        404
 status-unknown      404   404    404     404     404      404   404       404     404      403        404
 payload             yes   yes    yes     403     yes      yes   403       yes     403      403        yes
 payload-mailer      yes   yes    yes     403     yes      403   403       yes     403      403        yes
@@ -139,6 +143,8 @@ class World:
             "upload": ("POST", f"/commands/{ids['upload']}/upload-complete", {"size": 3}),
             "upload-operator": ("POST", f"/commands/{ids['upload-operator']}/upload-complete", {"size": 3}),
             "status": ("GET", f"/commands/{command}", None),
+            "list": ("GET", "/commands", None),
+            "full": ("GET", f"/commands/{command}?view=full", None),
             "payload": ("GET", f"/commands/{payload}/payload", None),
             "put": ("PUT", "/commands/demo_2/payload", {"params": inline(b"{}")}),
             "events": ("GET", f"/commands/{command}/events", None),
