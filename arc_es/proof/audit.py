@@ -42,21 +42,21 @@ class AuditReport:
     problems: list[str] = field(default_factory=list)
 
 
-def prev_of(payload: bytes) -> str | None:
-    """The `prev` of a stored decision, found without reading all of it.
+def prev_of(payload: bytes) -> bytes | None:
+    """The `prev` of a stored decision (hex), found without reading all of it.
 
     Before `events` come only fields of ours, and inside a text no quote stands without a backslash.
-    Raises ValueError: it is no decision.
+
+    Raises:
+        ValueError: it is no decision.
     """
     end = payload.find(_EVENTS)
     if end < 0:
         found = orjson.loads(payload)
-        prev: str | None = found.get("prev") if isinstance(found, dict) else None
-        return prev
+        prev = found.get("prev") if isinstance(found, dict) else None
+        return None if prev is None else str(prev).encode()
     at = payload.find(_PREV, 0, end)
-    if at < 0:
-        return None
-    return payload[at + len(_PREV) : at + len(_PREV) + _HEX].decode()
+    return None if at < 0 else payload[at + len(_PREV) : at + len(_PREV) + _HEX]
 
 
 class Audit:
@@ -76,18 +76,15 @@ class Audit:
         leaves: list[tuple[int, bytes]] = []
         last, sha256 = self._last, hashlib.sha256
         for position, subject, payload in messages:
-            own = sha256(payload)
-            told = own.hexdigest()
-            leaves.append((position, sha256(b"\0%d\n%b\n%b\n" % (position, subject.encode(), told.encode())).digest()))
+            own = sha256(payload).hexdigest().encode()
+            leaves.append((position, sha256(b"\0%d\n%b\n%b\n" % (position, subject.encode(), own)).digest()))
             before = last.get(subject)
             try:
-                prev = prev_of(payload)
+                if prev_of(payload) != before:
+                    self._broken(position, subject, before)
             except ValueError:
                 self._wrong(f"seq {position} of {subject} is no decision")
-            else:
-                if prev != (None if before is None else before.hex()):
-                    self._broken(position, subject, before)
-            last[subject] = own.digest()
+            last[subject] = own
         self._tiles.extend(leaves)
         for position, subject, payload in messages:
             if subject.startswith(LOG):
