@@ -18,6 +18,7 @@ from arc_es.cli.options import EXIT_USAGE, CommandFailure, run_trio
 if TYPE_CHECKING:  # slow to import
     from arc_es.config import Config
     from arc_es.journal.jetstream import JetStreamJournal
+    from arc_es.nats_bridge import Bridge
     from arc_es.snapshots.fold import Folded, Progress
 
 T = TypeVar("T")
@@ -41,15 +42,30 @@ def settings_of(data_dir: Path | None, nats_url: str | None, config: Path | None
 
 
 @asynccontextmanager
-async def journal_of(settings: Config) -> AsyncIterator[JetStreamJournal]:
-    """The journal, on the server of the running service or on one of our own. It is only read."""
+async def journal_of(settings: Config, *, attached: bool = False) -> AsyncIterator[JetStreamJournal]:
+    """The journal, on the server of the running service or on one of our own. It is only read.
+
+    attached: never on one of our own. When the service has gone, the next one wants the data directory for itself.
+    """
     from arc_es.journal.jetstream import open_journal
 
-    async with (
-        connected(settings.data_dir, settings.nats_url) as bridge,
-        open_journal(bridge) as journal,
-    ):
+    bridge_to = _beside(settings) if attached else connected(settings.data_dir, settings.nats_url)
+    async with bridge_to as bridge, open_journal(bridge) as journal:
         yield journal
+
+
+@asynccontextmanager
+async def _beside(settings: Config) -> AsyncIterator[Bridge]:
+    from arc_es.journal.server_files import recorded_access
+    from arc_es.nats_access import Access
+    from arc_es.nats_bridge import open_bridge
+
+    access = Access([settings.nats_url]) if settings.nats_url is not None else recorded_access(settings.data_dir)
+    if access is None:
+        raise CommandFailure(f"no service runs on {settings.data_dir}")
+    async with open_bridge(access) as bridge:
+        await bridge.wait_available()
+        yield bridge
 
 
 def run(main: Callable[..., Coroutine[Any, Any, T]], *arguments: object, attached: bool = False) -> T:

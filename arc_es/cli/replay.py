@@ -17,6 +17,7 @@ from arc_es.cli.output import print_json, print_table
 
 if TYPE_CHECKING:  # slow to import
     from arc_es.config import Config
+    from arc_es.ports import Journal
     from arc_es.snapshots.fold import Folded, Moment
     from arc_es.snapshots.public import Digests
 
@@ -76,7 +77,8 @@ def replay(  # noqa: PLR0913 - one parameter an option
         found = run(_save, settings, moment, save)
         print(f"saved {len(found.entries):,} digests as of position {found.position:,} to {save}")
         return 0
-    return run(_look, settings, moment, messages_max, queues, json or attached, attached=attached)
+    look = partial(_look, messages_max=messages_max, queues=queues, json=json or attached, attached=attached)
+    return run(look, settings, moment, attached=attached)
 
 
 def _moment(at: str | None) -> Moment:
@@ -95,11 +97,7 @@ def _moment(at: str | None) -> Moment:
 
 
 async def _look(
-    settings: Config,
-    moment: Moment,
-    messages_max: int | None,
-    queues: bool,  # noqa: FBT001 - run by position
-    json: bool,  # noqa: FBT001 - the same
+    settings: Config, moment: Moment, *, messages_max: int | None, queues: bool, json: bool, attached: bool
 ) -> int:
     from arc_es.asof import EXIT_TOO_FAR, queues_of, to_json
     from arc_es.bootstrap import empty_models
@@ -107,7 +105,7 @@ async def _look(
     from arc_es.snapshots.folder import FOLDER
 
     folder, make = settings.data_dir / FOLDER, partial(empty_models, settings.finished_in_memory_max)
-    async with journal_of(settings) as journal:
+    async with journal_of(settings, attached=attached) as journal:
         try:
             folded = await models_at(journal, folder, make, moment, messages_max=messages_max, progress=bar("folding"))
         except TooFar:
@@ -164,34 +162,49 @@ def _show(summary: dict[str, Any], *, json: bool) -> None:
 
 
 async def _verify(settings: Config) -> list[dict[str, Any]]:
-    """What a fold of everything comes to, then what each snapshot comes to."""
+    """What a fold of everything comes to, then what each snapshot and its tail come to."""
     from arc_es.bootstrap import empty_models
-    from arc_es.snapshots import file
-    from arc_es.snapshots.fold import Moment, begun, fold, models_at
-    from arc_es.snapshots.folder import FOLDER, load, mismatch, paths
+    from arc_es.snapshots.file import digest_of
+    from arc_es.snapshots.fold import PRESENT, Moment, begun, fold
+    from arc_es.snapshots.folder import FOLDER, Loaded, load
 
     make = partial(empty_models, settings.finished_in_memory_max)
-    entries: list[dict[str, Any]] = []
+    digests: dict[int, str] = {}
     async with journal_of(settings) as journal:
-        whole = await models_at(journal, None, make, Moment(), progress=bar("all of it"))
-        entries.append({"name": "the whole journal", **_summary(whole)})
-        for path in paths(settings.data_dir / FOLDER):
-            try:
-                why = await mismatch(journal, file.check(path))
-                loaded = load(path, make)
-            except file.SnapshotUnusable as error:
-                why = str(error)
-            if why is not None:
-                entries.append({"name": path.name, "unusable": why})
-                continue
-            until = Moment(position=whole.position)
-            at_once = await models_at(journal, None, make, Moment(position=loaded.position), progress=bar("then"))
-            same = file.digest_of(at_once.models.dump()) == file.digest_of(loaded.models.dump())
-            del at_once
-            again = _summary(await fold(journal, begun(loaded), until, progress=bar(path.name)))
-            same = same and again["digest"] == entries[0]["digest"]
-            entries.append({"name": path.name, "equal": same, **again})
+        usable, unusable = await _snapshots(journal, settings.data_dir / FOLDER)
+        whole = begun(Loaded(make()))
+        for position in sorted(usable):
+            await fold(journal, whole, Moment(position=position), progress=bar("all of it"))
+            digests[position] = digest_of(whole.models.dump())
+        await fold(journal, whole, PRESENT, progress=bar("all of it"))
+        entries = [{"name": "the whole journal", **_summary(whole)}, *unusable]
+        for position, path in usable.items():
+            loaded = load(path, make)
+            same = digest_of(loaded.models.dump()) == digests[position]
+            end = Moment(position=whole.position)
+            again = _summary(await fold(journal, begun(loaded), end, progress=bar(path.name)))
+            entries.append({"name": path.name, "equal": same and again["digest"] == entries[0]["digest"], **again})
     return entries
+
+
+async def _snapshots(journal: Journal, folder: Path) -> tuple[dict[int, Path], list[dict[str, Any]]]:
+    """The snapshots of this journal by position, and what is to be said about the others."""
+    from arc_es.snapshots import file
+    from arc_es.snapshots.folder import mismatch, paths
+
+    usable: dict[int, Path] = {}
+    unusable: list[dict[str, Any]] = []
+    for path in paths(folder):
+        try:
+            header = file.check(path)
+            why = await mismatch(journal, header)
+        except file.SnapshotUnusable as error:
+            why = str(error)
+        if why is None:
+            usable[header.position] = path
+        else:
+            unusable.append({"name": path.name, "unusable": why})
+    return usable, unusable
 
 
 def _show_verified(entries: list[dict[str, Any]], *, json: bool) -> int:

@@ -42,7 +42,7 @@ def take(
         config: As for arc-es serve.
         attached: For the service.
     """
-    header = run(_take, settings_of(data_dir, nats_url, config), attached=attached)
+    header = run(_take, settings_of(data_dir, nats_url, config), attached, attached=attached)
     if header is None:
         print("nothing has happened since the newest snapshot")
     else:
@@ -50,12 +50,12 @@ def take(
     return 0
 
 
-async def _take(settings: Config) -> Header | None:
+async def _take(settings: Config, attached: bool) -> Header | None:  # noqa: FBT001 - run by position
     from arc_es.bootstrap import empty_models
     from arc_es.snapshots import fold
     from arc_es.snapshots.folder import FOLDER
 
-    async with journal_of(settings) as journal:
+    async with journal_of(settings, attached=attached) as journal:
         make = partial(empty_models, settings.finished_in_memory_max)
         return await fold.take(journal, settings.data_dir / FOLDER, make, bar("folding"))
 

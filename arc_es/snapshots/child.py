@@ -66,7 +66,7 @@ async def run_child(arguments: Sequence[str], environ: Mapping[str, str]) -> End
     """
     command = [sys.executable, "-m", "arc_es", *arguments, "--attached"]
     process = await trio.lowlevel.open_process(
-        command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env={**os.environ, **environ}
+        command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env={**os.environ, **environ}, start_new_session=True
     )
     output, said = bytearray(), bytearray()
     try:

@@ -115,7 +115,7 @@ async def fold(
 
     if folded.position < end and not until.is_before(folded.position, folded.at):
         await _follow(journal, folded, handle, done, end, progress)
-    folded.seconds = time.monotonic() - started
+    folded.seconds += time.monotonic() - started
     if too_far:
         raise TooFar
     return folded

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,23 +59,10 @@ def load(path: Path, make: Make) -> Loaded:
     """Check a snapshot and make projections of it. Raises SnapshotUnusable."""
     header = file.check(path)
     models = make()
-    with _no_garbage_collection():
-        why = _trouble_loading(models, list(file.read(path)))
+    why = _trouble_loading(models, list(file.read(path)))
     if why is not None:
         raise SnapshotUnusable(why)
     return Loaded(models, header)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A million new objects without a single cycle; the collector would look at them again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 async def mismatch(journal: Journal, header: Header) -> str | None:
@@ -112,8 +98,7 @@ class Snapshots:
             path = self._rest.pop(0)
             try:
                 header = file.check(path)
-                with _no_garbage_collection():
-                    self._read.append((path, header, list(file.read(path))))
+                self._read.append((path, header, list(file.read(path))))
             except SnapshotUnusable as error:
                 _not_used(path, str(error))
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from arc_es import codec
+from arc_es import __version__, codec
 
 FORMAT: Final = 1
 """Of the file itself."""
@@ -21,13 +21,13 @@ FORMAT: Final = 1
 
 @lru_cache(maxsize=1)
 def fingerprint() -> str:
-    """Hex digest of file format, event version, and the code of domain, codec and projections."""
-    return digest_of(FORMAT, codec.VERSION, _sources("arc_es.domain", "arc_es.codec", "projections"))
+    """Hex digest of the versions of file, events and program, and of the code of domain, codec and projections."""
+    return digest_of((FORMAT, codec.VERSION, __version__), _sources("arc_es.domain", "arc_es.codec", "projections"))
 
 
-def digest_of(file_format: int, event_version: int, sources: Iterable[Path]) -> str:
-    """Hex digest of two numbers, and of names and contents of files."""
-    hashed = hashlib.sha256(f"{file_format} {event_version}\n".encode())
+def digest_of(versions: Iterable[object], sources: Iterable[Path]) -> str:
+    """Hex digest of versions, and of names and contents of files."""
+    hashed = hashlib.sha256(f"{[*versions]}\n".encode())
     for path in sorted(sources):
         content = path.read_bytes()
         hashed.update(f"{path.parent.name}/{path.name} {len(content)}\n".encode() + content)

@@ -23,6 +23,9 @@ RETRY_SECONDS: Final = 60.0
 TAIL_EVENTS_MIN: Final = 10_000
 """Fewer are folded at the next start in less than a second: no reason to make anybody wait at the end."""
 
+LAST_SECONDS_MAX: Final = 30.0
+"""How long the end of the service may wait for it; then it is done without."""
+
 log = logging.getLogger("arc_es.snapshots")
 
 
@@ -69,4 +72,5 @@ class SnapshotWriter:
     async def last(self) -> None:
         """Write one more when nothing is applied any more, if the next start would feel that it is missing."""
         if self._every_seconds > 0 and self._models.stats.events - self._events >= TAIL_EVENTS_MIN:
-            await self._write()
+            with trio.move_on_after(LAST_SECONDS_MAX):
+                await self._write()

@@ -86,12 +86,12 @@ def test_the_fingerprint_changes_with_whatever_decides_what_is_stored(tmp_path: 
     one, other = tmp_path / "state.py", tmp_path / "due.py"
     one.write_text("class Pending: attempt: int")
     other.write_text("x = 1")
-    first = schema.digest_of(1, 1, [one, other])
-    assert first == schema.digest_of(1, 1, [other, one])
-    seen = {first, schema.digest_of(2, 1, [one, other]), schema.digest_of(1, 2, [one, other])}
-    seen.add(schema.digest_of(1, 1, [one]))
+    first = schema.digest_of((1, 1), [one, other])
+    assert first == schema.digest_of((1, 1), [other, one])
+    seen = {first, schema.digest_of((2, 1), [one, other]), schema.digest_of((1, 2), [one, other])}
+    seen.add(schema.digest_of((1, 1), [one]))
     one.write_text("class Pending: attempt: int; agent: str")
-    seen.add(schema.digest_of(1, 1, [one, other]))
+    seen.add(schema.digest_of((1, 1), [one, other]))
     assert len(seen) == 5
 
 
