@@ -22,9 +22,10 @@ from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import CommandKey, DeploymentKey
 from arc_es.domain.state import TERMINAL, Route, State, fold
 from arc_es.lookup import Lookup
-from arc_es.ports import Clock, Journal, JournalUnavailable, Message, Overloaded, ReadModels
+from arc_es.ports import Clock, Journal, JournalUnavailable, Message, Overloaded
 from arc_es.snapshots.child import Aside, OutputTooLong
 from arc_es.snapshots.fold import Folded, Moment, TooFar
+from arc_es.views import ReadModels
 from arc_es.wire import format_time, parse_time
 
 LINE_MAX: Final = 4

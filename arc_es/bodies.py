@@ -22,7 +22,8 @@ from arc_es.domain.events import SIZE_UNKNOWN, Body, CommandFailed, CommandSucce
 from arc_es.domain.intents import RespondError
 from arc_es.domain.limits import EVENT_BODY_BYTES_MAX, INLINE_BYTES_MAX
 from arc_es.domain.state import TERMINAL, Expired, needs_body
-from arc_es.ports import BodyStore, BodyStoreError, Row, Slot, StoredBody
+from arc_es.ports import BodyStore, BodyStoreError, Slot, StoredBody
+from arc_es.views import Row
 from arc_es.wire import ErrorResponse, InlineBody, StorageBody
 
 ERROR_PREVIEW_CHARS: Final = 1_000

@@ -55,7 +55,6 @@ from arc_es.ports import (
     JournalUnavailable,
     Overloaded,
     Pusher,
-    ReadModels,
     SystemClock,
 )
 from arc_es.proof.checkpoints import Checkpoints
@@ -69,6 +68,7 @@ from arc_es.snapshots.writer import SnapshotWriter
 from arc_es.storage.memory import MemoryBodyStore
 from arc_es.stores import CONNECT_RETRY_SECONDS, CannotStart, open_stores
 from arc_es.sweep import Sweep
+from arc_es.views import ReadModels
 from projections import Projections
 
 EXIT_OK: Final = 0

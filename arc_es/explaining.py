@@ -28,7 +28,8 @@ from arc_es.domain.state import (
 from arc_es.event_json import principal_json
 from arc_es.leasing import Leasing
 from arc_es.lookup import Lookup
-from arc_es.ports import Clock, Journal, JournalCorrupt, ReadModels, Row
+from arc_es.ports import Clock, Journal, JournalCorrupt
+from arc_es.views import ReadModels, Row
 from arc_es.wire import format_time
 
 AHEAD_COUNT_MAX: Final = 10_000

@@ -26,7 +26,8 @@ from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey
 from arc_es.domain.tokens import Grant
 from arc_es.event_json import event_entries
 from arc_es.lookup import Lookup
-from arc_es.ports import Journal, Message, Overloaded, ReadModels
+from arc_es.ports import Journal, Message, Overloaded
+from arc_es.views import ReadModels
 
 SLICE_MESSAGES: Final = 128
 """Messages that are looked at before other tasks get to run."""

@@ -6,8 +6,9 @@ from arc_es.actors.follower import Follower
 from arc_es.codec import decode_recorded
 from arc_es.domain.recorded import CommandKey
 from arc_es.lookup import Lookup
-from arc_es.ports import Journal, Row
+from arc_es.ports import Journal
 from arc_es.summaries import CommandIndex, Find, Page, Summary, Traces, summary_of
+from arc_es.views import Row
 
 
 class Finding:

@@ -22,7 +22,8 @@ from arc_es.domain.intents import Lease, LoseParams
 from arc_es.domain.limits import NAME_BYTES_MAX
 from arc_es.domain.recorded import SERVICE, Principal
 from arc_es.domain.state import Facts, Leased
-from arc_es.ports import Clock, DeploymentsView, JournalError, Overloaded, ReadModels, Row
+from arc_es.ports import Clock, JournalError, Overloaded
+from arc_es.views import DeploymentsView, ReadModels, Row
 from arc_es.wire import LeaseRequest
 
 BUSY_RETRY_SECONDS: Final = 0.1

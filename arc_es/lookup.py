@@ -18,8 +18,9 @@ from arc_es.domain.errors import CommandNotFound
 from arc_es.domain.intents import Tick
 from arc_es.domain.recorded import SERVICE, CommandKey
 from arc_es.domain.state import next_due
-from arc_es.ports import Clock, Journal, JournalError, JournalUnavailable, Overloaded, ReadModels, Row
+from arc_es.ports import Clock, Journal, JournalError, JournalUnavailable, Overloaded
 from arc_es.summaries import CommandIndex
+from arc_es.views import ReadModels, Row
 
 OVERDUE_SECONDS_MAX: Final = 2.0
 """How long a status poll waits until what is overdue has been applied."""

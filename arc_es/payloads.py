@@ -13,7 +13,8 @@ from arc_es.domain.events import PayloadStored
 from arc_es.domain.ids import COMMAND_ID_PATTERN
 from arc_es.domain.recorded import Principal
 from arc_es.lookup import Lookup
-from arc_es.ports import BodyKind, PayloadRow, ReadModels, Slot
+from arc_es.ports import BodyKind, Slot
+from arc_es.views import PayloadRow, ReadModels
 from arc_es.wire import (
     ErrorResponse,
     InlineBody,

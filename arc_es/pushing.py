@@ -32,8 +32,9 @@ from arc_es.domain.recorded import SERVICE
 from arc_es.domain.state import Dispatched, Pending, attempt_of, lease_end_max_of
 from arc_es.envelopes import Envelopes
 from arc_es.leasing import Granted, target_of
-from arc_es.ports import BodyStoreError, Clock, JournalError, Overloaded, Pusher, PushOutcome, ReadModels
+from arc_es.ports import BodyStoreError, Clock, JournalError, Overloaded, Pusher, PushOutcome
 from arc_es.sealing import CannotUnseal
+from arc_es.views import ReadModels
 
 FIRST_RESULT_SECONDS_MAX: Final = PUSH_SECONDS_MAX + 2.0
 """How long a create waits for the result of its push: what a push may take, and a little for the journal."""

@@ -14,7 +14,8 @@ from arc_es.domain.intents import RespondSuccess
 from arc_es.domain.recorded import Principal
 from arc_es.domain.state import TERMINAL, lease_end_max_of
 from arc_es.lookup import Lookup
-from arc_es.ports import BodyStoreError, Row, Slot
+from arc_es.ports import BodyStoreError, Slot
+from arc_es.views import Row
 from arc_es.wire import ErrorResponse, InlineBody, StorageBody, SuccessResponse
 
 

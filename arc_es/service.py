@@ -59,16 +59,7 @@ from arc_es.finding import Finding
 from arc_es.leasing import Granted, Leasing, Poll, target_of
 from arc_es.lookup import Lookup
 from arc_es.payloads import PayloadRequest, Payloads
-from arc_es.ports import (
-    BodyStore,
-    Clock,
-    Journal,
-    JournalFull,
-    Message,
-    ReadModels,
-    Row,
-    Slot,
-)
+from arc_es.ports import BodyStore, Clock, Journal, JournalFull, Message, Slot
 from arc_es.proof.export import Exports
 from arc_es.pushing import Pushing
 from arc_es.responding import Responding
@@ -76,6 +67,7 @@ from arc_es.sealing import CannotUnseal, Sealer
 from arc_es.summaries import CommandIndex
 from arc_es.tokens import Tokens
 from arc_es.transfers import Transfers
+from arc_es.views import ReadModels, Row
 from arc_es.wire import (
     CreateRequest,
     ErrorResponse,

@@ -21,7 +21,8 @@ from arc_es.domain.limits import SECOND
 from arc_es.domain.state import TERMINAL, PendingUpload, Succeeded
 from arc_es.lookup import Lookup
 from arc_es.payloads import Payloads
-from arc_es.ports import BodyStoreError, Clock, JournalError, ReadModels, Row, StoredName
+from arc_es.ports import BodyStoreError, Clock, JournalError, StoredName
+from arc_es.views import ReadModels, Row
 
 BATCH_MAX: Final = 500
 

@@ -23,7 +23,8 @@ from arc_es.domain.ids import Micros, Target
 from arc_es.domain.limits import NAMES_PER_TOKEN_MAX, SECOND, TOKEN_LOOK_SECONDS, TOKEN_SECONDS_MAX
 from arc_es.domain.recorded import Principal
 from arc_es.domain.tokens import Grant, Token
-from arc_es.ports import Clock, JournalError, JournalUnavailable, TokensView
+from arc_es.ports import Clock, JournalError, JournalUnavailable
+from arc_es.views import TokensView
 from arc_es.wire import count, format_time, name_text, optional, parse_object, parse_target, required, text, wrong_shape
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from arc_es.domain.recorded import Principal
 from arc_es.domain.state import TERMINAL, PendingUpload
 from arc_es.lookup import Lookup
 from arc_es.payloads import Payloads
-from arc_es.ports import BodyMissing, ReadModels, Row, Slot
+from arc_es.ports import BodyMissing, Slot
+from arc_es.views import ReadModels, Row
 
 
 class Transfers:

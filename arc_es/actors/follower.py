@@ -11,7 +11,8 @@ import trio
 from arc_es.actors.messages import Messages
 from arc_es.codec import decode_recorded
 from arc_es.domain.recorded import Key
-from arc_es.ports import Journal, JournalClosed, JournalUnavailable, ReadModels
+from arc_es.ports import Journal, JournalClosed, JournalUnavailable
+from arc_es.views import ReadModels
 
 RETRY_SECONDS: Final = 0.2
 APPLY_SECONDS_MAX: Final = 10.0

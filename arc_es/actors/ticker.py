@@ -14,7 +14,8 @@ from arc_es.domain.ids import Micros
 from arc_es.domain.intents import Tick
 from arc_es.domain.limits import SECOND
 from arc_es.domain.recorded import SERVICE
-from arc_es.ports import Clock, JournalError, Overloaded, ReadModels
+from arc_es.ports import Clock, JournalError, Overloaded
+from arc_es.views import ReadModels
 
 BATCH_MAX: Final = 500
 SLEEP_SECONDS_MAX: Final = 0.5

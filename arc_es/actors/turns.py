@@ -39,17 +39,8 @@ from arc_es.domain.recorded import (
 )
 from arc_es.domain.state import State, needs_body
 from arc_es.domain.tokens import decide_token
-from arc_es.ports import (
-    Append,
-    BodyKind,
-    Clock,
-    Conflict,
-    Journal,
-    JournalError,
-    JournalUnavailable,
-    ReadModels,
-    Row,
-)
+from arc_es.ports import Append, BodyKind, Clock, Conflict, Journal, JournalError, JournalUnavailable
+from arc_es.views import ReadModels, Row
 
 CONFLICTS_MAX: Final = 20
 """A turn that lost this many races in a row gives up; others are making progress all the while."""

@@ -15,7 +15,8 @@ import trio
 
 from arc_es.domain import limits
 from arc_es.domain.ids import OPERATOR
-from arc_es.ports import Clock, Overloaded, PendingView, StatusView
+from arc_es.ports import Clock, Overloaded
+from arc_es.views import PendingView, StatusView
 
 
 class TargetOverloaded(Overloaded):

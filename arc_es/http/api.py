@@ -19,10 +19,10 @@ from arc_es.http.connection import body_of, header_of
 from arc_es.http.problems import Refusal
 from arc_es.http.urls import base_of
 from arc_es.links import Links
-from arc_es.ports import Row
 from arc_es.sealing import Sealer
 from arc_es.service import Service
 from arc_es.signing import Signer
+from arc_es.views import Row
 from arc_es.wire import WireError
 
 

@@ -20,9 +20,10 @@ from arc_es.http.finding import parse_view, summary_json
 from arc_es.http.past import moment_of, row_then
 from arc_es.http.problems import Refusal, json_response
 from arc_es.payloads import parse_payload
-from arc_es.ports import Row, Slot
+from arc_es.ports import Slot
 from arc_es.signing import parse_expires
 from arc_es.snapshots.fold import Moment
+from arc_es.views import Row
 from arc_es.wire import (
     WireError,
     count,

@@ -14,8 +14,8 @@ from arc_es.domain.queues import QueueCounts
 from arc_es.domain.tokens import Grant
 from arc_es.http.api import Api
 from arc_es.http.connection import until_disconnected
-from arc_es.ports import Row
 from arc_es.snapshots.fold import Moment, TooFar
+from arc_es.views import Row
 from arc_es.wire import WireError, target_json
 
 

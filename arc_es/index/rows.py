@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol
 from arc_es.domain.ids import Micros
 from arc_es.domain.state import PUBLIC_STATE, TERMINAL, Leased, State, attempt_of
 from arc_es.index.schema import COLUMNS
-from arc_es.ports import Row
 from arc_es.summaries import Summary, Traces
+from arc_es.views import Row
 
 PIECES: Final = (256, 32, 4, 1)
 """Rows of one statement; few different numbers, so that SQLite compiles few statements."""

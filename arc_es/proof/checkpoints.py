@@ -20,9 +20,10 @@ from arc_es.domain.events import CheckpointKeyAdded, CheckpointSigned
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import SECOND
 from arc_es.keyring import CheckpointSeeds
-from arc_es.ports import CheckpointsView, Clock, JournalError, JournalUnavailable, Overloaded
+from arc_es.ports import Clock, JournalError, JournalUnavailable, Overloaded
 from arc_es.proof.log import LogChanged, LogTree
 from arc_es.proof.notes import Checkpoint, NoteSigner, Verifier, announced_key, key_note, sign
+from arc_es.views import CheckpointsView
 
 ASKED_SECONDS_MIN: Final = 1.0
 """Between two checkpoints that callers ask for: each is an event."""

@@ -12,11 +12,12 @@ from arc_es.domain.errors import Rejected
 from arc_es.domain.events import Body
 from arc_es.domain.ids import Micros
 from arc_es.domain.recorded import CommandKey
-from arc_es.ports import BodyMissing, BodyStore, CheckpointsView, Journal, JournalUnavailable, Message
+from arc_es.ports import BodyMissing, BodyStore, Journal, JournalUnavailable, Message
 from arc_es.proof.checkpoints import Checkpoints
 from arc_es.proof.format import BODY_FIELDS, BODY_PART_BYTES, FORMAT, Tally, line
 from arc_es.proof.log import PAGE, PAGE_BYTES, LogTree
 from arc_es.proof.notes import Checkpoint, parse_checkpoint, parse_note, sign, to_base64
+from arc_es.views import CheckpointsView
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from arc_es.codec import digest
 from arc_es.domain.errors import Rejected
 from arc_es.domain.merkle import consistency_proof, includes, inclusion_proof, leaf_data, leaf_hash
 from arc_es.domain.recorded import Key
-from arc_es.ports import CheckpointsView, Journal, JournalError, Message
+from arc_es.ports import Journal, JournalError, Message
 from arc_es.proof.notes import Checkpoint, parse_checkpoint, parse_note
 from arc_es.proof.tiles import Tiles
+from arc_es.views import CheckpointsView
 
 PAGE: Final = 256
 """Messages hashed between two turns of the event loop: about a millisecond."""

@@ -10,11 +10,12 @@ from typing import Final, Self
 from arc_es.actors.turns import Turns
 from arc_es.domain.recorded import Key
 from arc_es.keyring import CheckpointSeeds, checkpoint_seeds
-from arc_es.ports import BodyStore, CheckpointsView, Clock, Journal
+from arc_es.ports import BodyStore, Clock, Journal
 from arc_es.proof.checkpoints import Checkpoints
 from arc_es.proof.export import Exports
 from arc_es.proof.log import LogTree
 from arc_es.proof.tiles import Tiles, in_directory
+from arc_es.views import CheckpointsView
 
 TREE_DIR: Final = "log-tree"
 """In the data dir: hashes of the log, which can be made again."""

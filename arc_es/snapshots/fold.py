@@ -13,10 +13,11 @@ import trio
 from arc_es.codec import decode_recorded, digest
 from arc_es.domain.ids import Micros
 from arc_es.domain.recorded import Key
-from arc_es.ports import Journal, ReadModels
+from arc_es.ports import Journal
 from arc_es.snapshots import file, folder
 from arc_es.snapshots.file import Header, SnapshotUnusable
 from arc_es.snapshots.folder import Loaded, Make, mismatch
+from arc_es.views import ReadModels
 
 PROGRESS_SECONDS: Final = 0.2
 

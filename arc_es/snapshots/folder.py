@@ -12,9 +12,10 @@ from typing import Final
 import trio
 
 from arc_es.codec import digest
-from arc_es.ports import Journal, ReadModels
+from arc_es.ports import Journal
 from arc_es.snapshots import file
 from arc_es.snapshots.file import Header, Piece, SnapshotUnusable
+from arc_es.views import ReadModels
 
 FOLDER: Final = "snapshots"
 """Below the data directory."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from arc_es.domain.state import PUBLIC_STATE, TERMINAL, Leased, Pending, attempt_of
-from arc_es.ports import ReadModels, Row
+from arc_es.views import ReadModels, Row
 
 FORMAT: Final = 1
 DIGEST_CHARS: Final = 32

@@ -14,8 +14,8 @@ from typing import Final
 import trio
 
 from arc_es.config import Config
-from arc_es.ports import ReadModels
 from arc_es.snapshots.child import Aside, OutputTooLong
+from arc_es.views import ReadModels
 
 LOOK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 60.0
