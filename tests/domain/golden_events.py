@@ -47,7 +47,9 @@ _IN_EVENT: Final = Body(place="event", size=4, sha256=_SHA, base64="bnVsbA==")
 _IN_STORE: Final = Body(place="store", size=200_000, sha256=_SHA)
 _PUBLIC_KEY: Final = "arc-es/0f1e2d3c+5e0a9a1b+AddamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea"
 _KEY_NOTE: Final = f"arc-es/0f1e2d3c/key\n{_PUBLIC_KEY}\n\n\u2014 arc-es/0f1e2d3c XgqaG3R0\n"
-_CHECKPOINT: Final = "arc-es/0f1e2d3c\n41\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n\u2014 arc-es/0f1e2d3c XgqaG3R0\n"
+_CHECKPOINT: Final = (
+    "arc-es/0f1e2d3c\n41\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n\u2014 arc-es/0f1e2d3c XgqaG3R0\n"
+)
 _RETRY: Final = RetryPolicy(initial_seconds=0.5, max_seconds=60.0, factor=2.0)
 
 _EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
