@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -27,6 +26,8 @@ from arc_es.views import Row
 from arc_es.wire import ErrorResponse, InlineBody, StorageBody
 
 ERROR_PREVIEW_CHARS: Final = 1_000
+YOUNG_SECONDS: Final = 3_600.0
+"""Longer than any request takes, by a clock that does not jump."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,39 +72,36 @@ class Bodies:
     def __init__(self, messages: Messages, store: BodyStore) -> None:
         self._messages = messages
         self.store = store
-        self.unclaimed: set[str] = set()
-        """Refs that this process has stored and whose event may still be on its way to the journal."""
+        self._stored_at: dict[str, float] = {}
 
     # --- storing
 
-    @asynccontextmanager
-    async def storing(self, slot: Slot, body: InlineBody) -> AsyncGenerator[Stored, None]:
-        """Bytes that came inside JSON; large ones are in the store inside the block, and claimed by its end.
+    async def stored(self, slot: Slot, body: InlineBody) -> Stored:
+        """Bytes that came inside JSON; large ones are in the store before any event names them.
 
         Raises:
             BodyStoreError: the store cannot take them; nothing was stored.
         """
         if len(body.raw) <= INLINE_BYTES_MAX:
-            yield inline(body.raw, body.base64)
-            return
-        kept = await self.store.keep(slot, body.raw)
-        self.unclaimed.add(kept.ref)
-        try:
-            yield in_store(kept), None
-        finally:
-            self.unclaimed.discard(kept.ref)
+            return inline(body.raw, body.base64)
+        return self._remembered(await self.store.keep(slot, body.raw)), None
 
-    @asynccontextmanager
-    async def claiming(self, kept: StoredBody) -> AsyncGenerator[Stored, None]:
+    async def taken(self, kept: StoredBody) -> Stored:
         """A sealed upload; a small one is taken out of the store. Raises BodyStoreError, BodyMissing."""
-        self.unclaimed.add(kept.ref)
-        try:
-            if kept.size <= INLINE_BYTES_MAX:
-                yield inline(await self._whole(kept.ref))
-            else:
-                yield in_store(kept), None
-        finally:
-            self.unclaimed.discard(kept.ref)
+        if kept.size <= INLINE_BYTES_MAX:
+            return inline(await self._whole(kept.ref))
+        return self._remembered(kept), None
+
+    def _remembered(self, kept: StoredBody) -> Body:
+        self._stored_at[kept.ref] = trio.current_time()
+        return in_store(kept)
+
+    def is_young(self, ref: str) -> bool:
+        """Whether this process stored it so lately that its event may still be on its way, whatever the clock says."""
+        before = trio.current_time() - YOUNG_SECONDS
+        while self._stored_at and next(iter(self._stored_at.values())) < before:
+            del self._stored_at[next(iter(self._stored_at))]
+        return ref in self._stored_at
 
     async def _whole(self, ref: str) -> bytes:
         async with self.store.read(ref) as reader:

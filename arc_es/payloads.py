@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -74,19 +73,18 @@ class Payloads:
             raise InvalidCommand("A command id has 1 to 128 characters out of A-Z, a-z, 0-9, _ and -")
         if await self._lookup.found(command_id) is not None:
             raise CommandExists
-        async with AsyncExitStack() as storing:
-            for event, beside, kind in await self._steps(storing, command_id, request):
-                await self._turns.perform_payload(command_id, event, by, beside, kind)
+        for event, beside, kind in await self._steps(command_id, request):
+            await self._turns.perform_payload(command_id, event, by, beside, kind)
 
-    async def _steps(self, storing: AsyncExitStack, command_id: str, request: PayloadRequest) -> list[Step]:
+    async def _steps(self, command_id: str, request: PayloadRequest) -> list[Step]:
         """The decisions to store: one, or two where each has a body beside its event."""
         params, params_beside = None, None
         if request.params is not None:
-            params, params_beside = await self._stored(storing, Slot(command_id, "params"), request.params)
+            params, params_beside = await self._stored(Slot(command_id, "params"), request.params)
         answer, answer_beside = PayloadStored(), None
         if isinstance(request.response, SuccessResponse):
             slot = Slot(command_id, "response")
-            body, answer_beside = await self._stored(storing, slot, request.response.response)
+            body, answer_beside = await self._stored(slot, request.response.response)
             answer = PayloadStored(response=body)
         elif request.response is not None:
             error, answer_beside = respond_error(request.response)
@@ -98,10 +96,10 @@ class Payloads:
         whole = replace(answer, params=params)
         return [(whole, answer_beside, "response") if params_beside is None else (whole, params_beside, "params")]
 
-    async def _stored(self, storing: AsyncExitStack, slot: Slot, body: InlineBody | StorageBody) -> Stored:
+    async def _stored(self, slot: Slot, body: InlineBody | StorageBody) -> Stored:
         if isinstance(body, StorageBody):
             return announced(body), None
-        return await storing.enter_async_context(self._bodies.storing(slot, body))
+        return await self._bodies.stored(slot, body)
 
     def row(self, command_id: str) -> PayloadRow:
         """Where things are that are stored under an id. Raises CommandNotFound."""

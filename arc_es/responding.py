@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 from arc_es.actors.follower import Follower
 from arc_es.actors.turns import Ask, Turns
@@ -41,31 +40,24 @@ class Responding:
             intent, beside = respond_error(response)
             await self._answered(Ask(command_id, deployment_id, intent, by, beside, "response"))
             return
-        async with self._result(command_id, row, response.response) as (body, beside):
-            success = RespondSuccess(response=body)
-            await self._answered(Ask(command_id, deployment_id, success, by, beside, "response"))
+        body, beside = await self._result(command_id, row, response.response)
+        await self._answered(Ask(command_id, deployment_id, RespondSuccess(response=body), by, beside, "response"))
 
-    @asynccontextmanager
-    async def _result(
-        self, command_id: str, row: Row, result: InlineBody | StorageBody
-    ) -> AsyncGenerator[Stored, None]:
+    async def _result(self, command_id: str, row: Row, result: InlineBody | StorageBody) -> Stored:
         """A result, stored where it can be accepted from; of one that comes too late only size and digest matter."""
         slot = Slot(command_id, "response")
         if isinstance(row.state, TERMINAL):
-            yield await self._too_late(slot, result), None
-        elif isinstance(result, InlineBody):
-            async with self._bodies.storing(slot, result) as stored:
-                yield stored
-        else:
-            if lease_end_max_of(row.state) == 0:
-                await self._follower.caught_up()  # another node may have leased the command a moment ago
-                if lease_end_max_of((await self._lookup.known(command_id)).state) == 0:
-                    raise InvalidStateTransition("The command was never dispatched, so nobody can have an answer")
-            kept = await self._bodies.store.seal(slot)
-            if kept is None:
-                raise InvalidCommand("No response was uploaded")
-            async with self._bodies.claiming(kept) as stored:
-                yield stored
+            return await self._too_late(slot, result), None
+        if isinstance(result, InlineBody):
+            return await self._bodies.stored(slot, result)
+        if lease_end_max_of(row.state) == 0:
+            await self._follower.caught_up()  # another node may have leased the command a moment ago
+            if lease_end_max_of((await self._lookup.known(command_id)).state) == 0:
+                raise InvalidStateTransition("The command was never dispatched, so nobody can have an answer")
+        kept = await self._bodies.store.seal(slot)
+        if kept is None:
+            raise InvalidCommand("No response was uploaded")
+        return await self._bodies.taken(kept)
 
     async def _too_late(self, slot: Slot, result: InlineBody | StorageBody) -> Body:
         if isinstance(result, InlineBody):

@@ -195,9 +195,9 @@ class Service:
         if not is_new:
             seen = replace(intent, params=described(params))  # a replay is compared by its digest and stores nothing
             return await self._turns.perform(Ask(command_id, intent.deployment_id, seen, by))
-        async with self._bodies.storing(Slot(command_id, "params"), params) as (body, beside):
-            ready = replace(intent, params=body)
-            row = await self._turns.perform(Ask(command_id, intent.deployment_id, ready, by, beside, "params"))
+        body, beside = await self._bodies.stored(Slot(command_id, "params"), params)
+        ready = replace(intent, params=body)
+        row = await self._turns.perform(Ask(command_id, intent.deployment_id, ready, by, beside, "params"))
         return await self._pushed(command_id, row)
 
     def need_room(self) -> None:

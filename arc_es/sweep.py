@@ -2,8 +2,8 @@
 
 A body is stored before the event that names it, so for a moment nothing refers to one that is needed. Such a moment is
 bounded: a request ends within minutes. So what is younger than `orphan_seconds_min` (a day; never below an hour) is
-left alone, and so is what this process itself is about to name. Everything else that is deleted can never be named
-again: its command has ended without it, or does not exist although its body is a day old.
+left alone, and so is what this process stored within the last hour, for the clock may have jumped. Everything else that
+is deleted can never be named again: its command has ended without it, or does not exist although its body is a day old.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Sweep:
 
     async def _needed(self, stored: StoredName) -> bool:
         """Whether something refers to it, or still may."""
-        if stored.name in self._bodies.unclaimed:
+        if self._bodies.is_young(stored.name):
             return True
         command_id = stored.slot.command_id
         row = await self._lookup.found(command_id)

@@ -42,9 +42,9 @@ class Transfers:
         if kept.size != size:
             raise InvalidCommand("The uploaded params have another size", details=str(kept.size))
         deployment_id = row.state.facts.route.deployment_id
-        async with self._bodies.claiming(kept) as (body, beside):
-            intent = CompleteUpload(params=body)
-            return await self._turns.perform(Ask(command_id, deployment_id, intent, by, beside, "params"))
+        body, beside = await self._bodies.taken(kept)
+        intent = CompleteUpload(params=body)
+        return await self._turns.perform(Ask(command_id, deployment_id, intent, by, beside, "params"))
 
     async def expects_upload(self, slot: Slot) -> bool:
         """Whether an upload counts (`arc.v1` 2.10); a response for a command that has ended is only acknowledged.
