@@ -188,7 +188,8 @@ async def take(
     folded = await fold(journal, begun(loaded or Loaded(make())), progress=progress)
     if folded.position == (0 if loaded is None else loaded.position):
         return None
-    return write(snapshots, folded, await journal.identity())
+    stream = await journal.identity()
+    return await trio.to_thread.run_sync(write, snapshots, folded, stream)
 
 
 def write(snapshots: Path, folded: Folded, stream: str) -> Header:

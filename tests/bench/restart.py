@@ -143,7 +143,7 @@ def measure(data_dir: Path, commands: int) -> None:
         show("creates beside a snapshot", beside)
         (path,) = (data_dir / "snapshots").glob("*.snapshot")
         print(f"{'snapshot, by another process':34} {took:8.2f} s, {path.stat().st_size / 2**20:.1f} MiB")
-        url = f"http://127.0.0.1:{port}/v1/queues?asOf={floor['position']}"
+        url = f"http://127.0.0.1:{port}/v1/queues?asOf={int(path.stem)}"
         beside, took = creates_beside(
             port, [sys.executable, "-c", f"import urllib.request as u; u.urlopen({url!r}).read()"]
         )
