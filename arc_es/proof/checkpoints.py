@@ -22,7 +22,7 @@ from arc_es.domain.limits import SECOND
 from arc_es.keyring import CheckpointSeeds
 from arc_es.ports import Clock, JournalError, JournalUnavailable, Overloaded
 from arc_es.proof.log import LogChanged, LogTree
-from arc_es.proof.notes import Checkpoint, NoteSigner, Verifier, announced_key, key_note, sign
+from arc_es.proof.notes import Checkpoint, NoteSigner, Verifier, announced_key, key_note, parse_note, sign
 from arc_es.views import CheckpointsView
 
 ASKED_SECONDS_MIN: Final = 1.0
@@ -118,31 +118,35 @@ class Checkpoints:
     # --- checkpoints
 
     async def covering(self, size: int | None) -> SignedCheckpoint:
-        """A checkpoint over at least the first `size` messages (None: over all news), signed now if there is none.
+        """A checkpoint of our own over at least the first `size` messages (None: over all news), signed now if need be.
 
         Raises:
             JournalUnavailable: none could be signed now.
             JournalError, Overloaded, LogChanged: as `sign`.
         """
         async with self._turn:
-            if not self._covers(size):
+            if not self._covers(size, by_us=True):
                 await trio.sleep_until(self._asked_at + ASKED_SECONDS_MIN)
                 self._asked_at = trio.current_time()
-                await self.sign()
+                await self.sign(by_us=True)
         latest = self._view.latest
         if latest is None or (size is not None and latest.size < size):
             raise JournalUnavailable("No checkpoint could be signed now")
         return latest
 
-    def _covers(self, size: int | None) -> bool:
-        """Whether the latest checkpoint does; it need not cover itself."""
-        latest = self._view.latest
-        if latest is None:
+    def _covers(self, size: int | None, *, by_us: bool = False) -> bool:
+        """Whether the latest checkpoint does; it need not cover itself. by_us: it must be signed with our key."""
+        latest, signer = self._view.latest, self.signer()
+        if latest is None or signer is None:
+            return False
+        if by_us and not parse_note(latest.note).signed_by([signer.verifier]):
             return False
         return latest.position >= self._tree.position if size is None else latest.size >= size
 
-    async def sign(self, age_min: Micros = 0) -> None:
+    async def sign(self, age_min: Micros = 0, *, by_us: bool = False) -> None:
         """Sign a checkpoint over everything, unless nothing is new or the latest is younger than `age_min`.
+
+        by_us: a checkpoint that another key has signed is news.
 
         Raises:
             JournalError, Overloaded: it could not be stored.
@@ -150,7 +154,7 @@ class Checkpoints:
         """
         await self._tree.catch_up()
         signer = self.signer()
-        if signer is None or self._covers(None) or not self._has_room():
+        if signer is None or self._covers(None, by_us=by_us) or not self._has_room():
             return
         self._tree.must_confirm()
         size, position = self._tree.size, self._tree.position

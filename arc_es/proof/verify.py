@@ -101,6 +101,7 @@ class _Check:
         self._key = None if key is None else parse_verifier(key)
         self._witnessed = None if witnessed is None else parse_note(witnessed)
         self._verifiers: list[Verifier] = []
+        self._good: set[Verifier] = set()
         self._signed: Checkpoint | None = None
         self._tally = Tally()
         self._chains: dict[str, str] = {}
@@ -182,15 +183,16 @@ class _Check:
         self._trust(signers, vouched)
 
     def _trust(self, signers: Sequence[Verifier], vouched: Mapping[Verifier, Sequence[Verifier]]) -> None:
-        """A key that was given vouches for those that it signed, and so on; the later ones vouch for no earlier one."""
-        if self._key is None:
-            return
-        good = {self._key}
+        """The key that was given, else those of the checkpoint, and whatever they vouch for, one after the other.
+
+        Anybody can put a key of his own into the file; it is worth what the keys before it say.
+        """
+        self._good = set(signers) if self._key is None else {self._key}
         for found, by in vouched.items():
-            if good.intersection(by):
-                good.add(found)
-        self.report.trusted = bool(good.intersection(signers))
-        if not self.report.trusted:
+            if self._good.intersection(by):
+                self._good.add(found)
+        self.report.trusted = self._key is not None and bool(self._good.intersection(signers))
+        if self._key is not None and not self.report.trusted:
             self.report.wrong(f"the checkpoint is signed by {', '.join(map(str, signers))}, not by the key given")
 
     # --- messages
@@ -315,6 +317,8 @@ class _Check:
         signers = note.signed_by(self._verifiers)
         if not signers or len(signers) != len(note.signatures):
             self._stop("the manifest is not signed by a key of this log")
+        if not self._good.intersection(signers):
+            self._stop("the manifest is signed by a key that nobody vouches for: something may have been left out")
         texts = [
             self._tally.manifest(signed.origin, signed.size, self.report.scope, with_bodies=with_bodies)
             for with_bodies in (True, False)

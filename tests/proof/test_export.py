@@ -10,8 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
-from arc_es.proof.format import line
-from arc_es.proof.notes import NoteSigner, parse_checkpoint, parse_note
+from arc_es.codec import digest
+from arc_es.domain.merkle import leaf_data, leaf_hash
+from arc_es.proof.format import Tally, line
+from arc_es.proof.notes import NoteSigner, key_note, parse_checkpoint, parse_note, sign
 from arc_es.proof.verify import Report, verify_export
 from tests.http.driver import Served, inline, success
 from tests.proof.conftest import SEED
@@ -226,6 +228,22 @@ async def test_a_forger_needs_the_key(served: Served) -> None:
     assert checkpoint is not None
     other = str(NoteSigner(checkpoint.origin, bytes(32)).verifier)
     assert "not by the key given" in problems(raw, key=other)
+
+
+async def test_a_key_put_into_the_file_signs_no_manifest(served: Served) -> None:
+    """Leave out the last event, and sign that with a key of one's own, announced in the file as keys are."""
+    command_id = await a_life(served)
+    records = lines_of(await exported(served, f"commandId={command_id}"))
+    genuine = parse_checkpoint(parse_note(records[0]["checkpoint"]))
+    forger = NoteSigner(genuine.origin, bytes(32))
+    tally = Tally()
+    for one in records[1:3]:
+        tally.message(leaf_hash(leaf_data(one["position"], one["subject"], digest(base64.b64decode(one["payload"])))))
+    manifest = tally.manifest(genuine.origin, genuine.size, records[0]["scope"], with_bodies=False)
+    records[0]["keys"].append(key_note(forger, None))
+    forged = written([*records[:3], {"manifest": sign(manifest, forger)}])
+    assert "nobody vouches for" in problems(forged)
+    assert "nobody vouches for" in problems(forged, key=str(NoteSigner(genuine.origin, SEED).verifier))
 
 
 # --- a checkpoint that was kept
