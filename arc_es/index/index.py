@@ -31,7 +31,7 @@ from arc_es.index.rows import Batch, Change, Entry, labels_of, values_of, write
 from arc_es.ports import Journal, JournalUnavailable, Overloaded
 from arc_es.summaries import Find, Page
 
-BACKLOG_MAX: Final = 5_000
+BACKLOG_MAX: Final = 20_000
 """Changed commands that may wait while the journal is replayed."""
 GATHER_SECONDS: Final = 0.1
 """How long changes are gathered before they are written, unless somebody waits for them."""
@@ -92,7 +92,10 @@ class Index:
         if found is None:
             if why:
                 log.warning("The index of commands is made anew, because %s", why)
-            await self._run(partial(self._create, path, identity))
+            try:
+                await self._run(partial(self._create, path, identity))
+            except sqlite3.Error as error:
+                raise OSError(f"cannot make the index of commands in {self._folder}: {error}") from error
             found = schema.Stand(identity, 0, "")
         self._stand = found
         self._open(path)
@@ -161,7 +164,7 @@ class Index:
 
     def note_late(self, command_id: str, position: int) -> None:
         """A command that has ended and is not in memory any more has had a late response."""
-        if position > self._stand.position:
+        if position > self._stand.position and not self.damaged:
             self._late.append((position, command_id))
 
     def applied(self, ready: bool) -> None:  # noqa: FBT001 - as the follower calls it

@@ -166,7 +166,7 @@ async def test_two_services_on_one_folder_have_an_index_each(tmp_path: Path) -> 
 
 async def test_a_replay_waits_for_the_writer_and_bounds_what_is_in_memory(tmp_path: Path) -> None:
     journal = MemoryJournal()
-    commands = BACKLOG_MAX // 10
+    commands = BACKLOG_MAX // 40
     async with serving(journal, tmp_path / "a", finished_max=10**6) as served:
         made = await fill(served, commands)
     async with serving(journal, tmp_path / "b", finished_max=5) as served:
