@@ -34,11 +34,11 @@ grants = st.builds(
 @pytest.mark.parametrize(
     ("scope", "rights"),
     [
-        ("open", {"create", "read", "cancel", "lease", "administer"}),
-        ("admin", {"create", "read", "cancel", "lease", "administer"}),
+        ("open", {"create", "read", "cancel", "lease", "audit", "administer"}),
+        ("admin", {"create", "read", "cancel", "lease", "audit", "administer"}),
         ("sender", {"create", "read", "cancel"}),
         ("receiver", {"read", "lease"}),
-        ("auditor", {"read"}),
+        ("auditor", {"read", "audit"}),
         ("operations", {"create"}),
     ],
 )

@@ -131,8 +131,8 @@ async def test_strict_targets(world: World) -> None:
 async def test_methods_that_a_path_does_not_have(world: World) -> None:
     for method, path, allowed in (
         ("GET", "/commands/leases", {"POST"}),
-        ("DELETE", "/v1/commands", {"POST"}),
-        ("OPTIONS", "/v1//commands/", {"POST"}),
+        ("DELETE", "/v1/commands", {"GET", "HEAD", "POST"}),
+        ("OPTIONS", "/v1//commands/", {"GET", "HEAD", "POST"}),
         ("PUT", "/v1/commands/cmd_1", {"GET", "HEAD"}),
         ("TRACE", "/v1/storage/arc/commands/cmd_1/params", {"GET", "HEAD", "PUT"}),
     ):

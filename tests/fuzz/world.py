@@ -22,6 +22,13 @@ WAITING_SECONDS: Final = 0.1
 FRESH_EVERY: Final = 25
 """Requests after which new things are made, as the old ones are finished or gone."""
 ALLOWED_5XX: Final = {503: {"OVERLOADED", "JOURNAL_UNAVAILABLE"}, 507: {"JOURNAL_FULL"}}
+CONTENT_TYPES: Final = {
+    "application/json",
+    "application/octet-stream",
+    "application/jsonl",
+    "application/cloudevents-batch+json",
+    "text/plain",
+}
 _STATUS: Final = re.compile(rb"(?:^|\}|\n)HTTP/1\.1 (\d{3}) ")
 
 
@@ -137,7 +144,7 @@ class World:
             assert status < 500, status
             return
         if status < 400:
-            assert not body or headers["Content-Type"] in ("application/json", "application/octet-stream"), headers
+            assert not body or headers["Content-Type"].partition(";")[0] in CONTENT_TYPES, headers
             return
         assert headers["Content-Type"] == "application/json", (status, body)
         problem = json.loads(body)
