@@ -69,7 +69,10 @@ async def test_a_runaway_history_is_stopped_and_its_bodies_too(tmp_path: Path) -
             assert isinstance(other, int)
 
 
-async def test_without_a_stream_nothing_is_stored_and_nothing_is_doubted(tmp_path: Path) -> None:
+async def test_without_a_stream_nothing_is_stored_and_nothing_is_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "REQUEST_SECONDS", 0.2)
     async with served(tmp_path) as bridge, open_journal(bridge) as journal:
         for body in (None, b"B"):
             outcomes = await journal.append([item(command(str(n)), "x", body=body) for n in range(3)])
