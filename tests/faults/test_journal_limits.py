@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from arc_es.journal import follow, pump
+from arc_es.journal import follow, pump, watch
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.stream import StreamSettings, api, compare_stream, ensure_stream
 from arc_es.nats_access import Access

@@ -116,7 +116,7 @@ class Storm:
             (await served.declare(*targets, maxAttempts=ATTEMPTS_MAX, **retry)).ok()
 
 
-@settings(max_examples=settings.default.max_examples // 3)  # one is worth many, and takes as long
+@settings(max_examples=settings().max_examples // 3)  # one is worth many, and takes as long
 @given(behaviours=st.lists(workers, min_size=8, max_size=30), plan=steps, retry=st.booleans())
 def test_no_delivery_is_sent_twice_and_every_command_ends(
     behaviours: list[str], plan: list[tuple[str, Any]], *, retry: bool
