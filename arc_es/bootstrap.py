@@ -26,6 +26,8 @@ from arc_es.actors.messages import Messages
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Turns
 from arc_es.actors.waiters import Waiters
+from arc_es.archive.archiver import archive_for_ever
+from arc_es.archive.segment import ArchiveDamaged
 from arc_es.asof import AsOf, QueuesThen, in_child, queues_of
 from arc_es.bodies import Bodies
 from arc_es.config import Config
@@ -130,6 +132,8 @@ class Node:
         while True:
             try:
                 await step(self.journal)
+            except ArchiveDamaged:
+                raise
             except JournalUnavailable:
                 await trio.sleep(CONNECT_RETRY_SECONDS)
             else:
@@ -410,6 +414,7 @@ async def _serve(config: Config) -> None:
             nursery.start_soon(watch_signals)
             await nursery.start(_run_http, app, listener, config, stop.wait, node, nursery.cancel_scope)
             await nursery.start(node.run)
+            nursery.start_soon(archive_for_ever, journal, node.index, config)
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             print(f"arc-es ready on http://{shown}:{port}", flush=True)  # noqa: T201 - the one line on stdout

@@ -39,6 +39,7 @@ EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
         e.CommandFailed,
         e.CommandExpired,
         e.LateResponseRecorded,
+        e.CommandArchived,
         e.PayloadStored,
         e.TokenCreated,
         e.TokenRevoked,

@@ -5,6 +5,7 @@ Units are in the names. A setting that is wrong is refused at start with the nam
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -51,6 +52,7 @@ class Config:
     snapshot_seconds: float = 600.0
     snapshot_events: int = 200_000
     as_of_messages_max: int = limits.AS_OF_MESSAGES_MAX
+    archive_after_seconds: float = -1.0
     push: str = "http"
     pushes_per_target_max: int = limits.PUSHES_PER_TARGET_MAX
     pushes_max: int = limits.PUSHES_MAX
@@ -88,6 +90,7 @@ _PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+(?:/[A-Za-z0-9._
 PUSHERS: Final = ("http", "null")
 ORPHAN_SECONDS_MIN: Final = 3_600
 CHECKPOINT_SECONDS_MIN: Final = 1
+ARCHIVE_AFTER_SECONDS_MIN: Final = 86_400
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -156,6 +159,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "snapshot_seconds": float,
     "snapshot_events": int,
     "as_of_messages_max": int,
+    "archive_after_seconds": float,
     "pushes_per_target_max": int,
     "pushes_max": int,
     "headroom_bytes": int,
@@ -234,6 +238,19 @@ def _check_numbers(config: Config) -> None:
     if config.snapshot_events < 1 or config.as_of_messages_max < 1:
         raise ConfigError("snapshot_events and as_of_messages_max must be at least 1; snapshot_seconds = 0 writes none")
     _check_push(config)
+    _check_archive(config)
+
+
+def _check_archive(config: Config) -> None:
+    if config.archive_after_seconds == -1:
+        return
+    if not ARCHIVE_AFTER_SECONDS_MIN <= config.archive_after_seconds < math.inf:
+        raise ConfigError(f"archive_after_seconds must be at least {ARCHIVE_AFTER_SECONDS_MIN}, or -1 for never")
+    if config.nats_url is not None:
+        raise ConfigError(
+            "archive_after_seconds needs the service's own nats-server: the archive is in the data dir, where"
+            " other nodes on the NATS of nats_url could not read it"
+        )
 
 
 def _check_push(config: Config) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from arc_es.domain.ids import Micros
-from arc_es.domain.recorded import Key
+from arc_es.domain.recorded import CommandKey, Key
 
 # --- troubles of the journal: named by whose fault they are
 
@@ -135,6 +135,12 @@ class Journal(Protocol):
         """The first event messages of all histories after a position, in order and without gaps.
 
         At most `limit` of them, of about `bytes_max` together, but at least one if there is any. Raises as `read`.
+        """
+
+    async def purge(self, key: CommandKey, before: int) -> None:
+        """Remove the messages of a command before a position, and the bodies beside them; the one there must stay.
+
+        The version of the history stays what it is. Harmless when it was done before. Raises as `read`.
         """
 
     async def end(self) -> int:

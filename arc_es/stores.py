@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from arc_es.archive.journal import ArchivedJournal, with_archive
 from arc_es.config import Config
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.room import Room
@@ -17,7 +18,7 @@ from arc_es.journal.stream import StreamSettings, ensure_stream
 from arc_es.journal.watch import Disk
 from arc_es.nats_access import Access
 from arc_es.nats_bridge import Bridge, open_bridge
-from arc_es.ports import BodyStore, Journal, JournalUnavailable
+from arc_es.ports import BodyStore, JournalUnavailable
 from arc_es.storage.choice import open_body_store
 
 CONNECT_SECONDS_MAX: Final = 30
@@ -29,7 +30,7 @@ class CannotStart(Exception):
 
 
 @asynccontextmanager
-async def open_stores(config: Config) -> AsyncGenerator[tuple[Journal, BodyStore], None]:
+async def open_stores(config: Config) -> AsyncGenerator[tuple[ArchivedJournal, BodyStore], None]:
     """The journal and the body store of the configuration, on an own nats-server or the one that was named."""
     if config.nats_url is None:
         bytes_max = config.nats_store_bytes_max if config.nats_store_bytes_max > 0 else None
@@ -48,11 +49,14 @@ async def open_stores(config: Config) -> AsyncGenerator[tuple[Journal, BodyStore
 @asynccontextmanager
 async def _open(
     access: Access, config: Config, disk: Disk | None = None
-) -> AsyncGenerator[tuple[Journal, BodyStore], None]:
+) -> AsyncGenerator[tuple[ArchivedJournal, BodyStore], None]:
     room = Room(config.headroom_bytes)
     async with open_bridge(access) as bridge:
         store = await _streams_ready(bridge, room, access, config)
-        async with open_journal(bridge, room=room, disk=disk) as journal:
+        async with (
+            open_journal(bridge, room=room, disk=disk) as stream,
+            with_archive(stream, config.data_dir) as journal,
+        ):
             yield journal, store
 
 

@@ -1,8 +1,8 @@
 """The folded state of every command that is live or ended lately, and which command a live lease holds.
 
 Of those that have ended only the last `finished_max` stay, and what cannot be found elsewhere yet. To a command that
-has ended only one thing can happen, a late response, which changes nothing that anybody else has to know. So one that
-passes by is let pass; whoever wants the command reads its whole history, and puts the row back with `restore`.
+has ended only a late response can happen, or that it is archived, which changes nothing that anybody else has to know.
+So what passes by is let pass; whoever wants the command reads its whole history, and puts the row back with `restore`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from arc_es.domain.errors import ImpossibleHistory
-from arc_es.domain.events import LateResponseRecorded
+from arc_es.domain.events import CommandArchived, LateResponseRecorded
 from arc_es.domain.recorded import CommandKey, Recorded
 from arc_es.domain.state import TERMINAL, Leased, State, fold
 from projections.change import Change, Row
@@ -181,4 +181,4 @@ def _folded(command_id: str, row: Row | None, recorded: Recorded) -> Row:
 
 
 def _is_late(recorded: Recorded) -> bool:
-    return bool(recorded.events) and type(recorded.events[0]) is LateResponseRecorded
+    return bool(recorded.events) and type(recorded.events[0]) in (LateResponseRecorded, CommandArchived)

@@ -16,8 +16,8 @@ from arc_es.cli.backup import connected
 from arc_es.cli.options import EXIT_USAGE, CommandFailure, run_trio
 
 if TYPE_CHECKING:  # slow to import
+    from arc_es.archive.journal import ArchivedJournal
     from arc_es.config import Config
-    from arc_es.journal.jetstream import JetStreamJournal
     from arc_es.nats_bridge import Bridge
     from arc_es.snapshots.fold import Folded, Progress
 
@@ -42,15 +42,20 @@ def settings_of(data_dir: Path | None, nats_url: str | None, config: Path | None
 
 
 @asynccontextmanager
-async def journal_of(settings: Config, *, attached: bool = False) -> AsyncIterator[JetStreamJournal]:
-    """The journal, on the server of the running service or on one of our own. It is only read.
+async def journal_of(settings: Config, *, attached: bool = False) -> AsyncIterator[ArchivedJournal]:
+    """The journal with its archive, on the server of the running service or on one of our own. It is only read.
 
     attached: never on one of our own. When the service has gone, the next one wants the data directory for itself.
     """
+    from arc_es.archive.journal import with_archive
     from arc_es.journal.jetstream import open_journal
 
     bridge_to = _beside(settings) if attached else connected(settings.data_dir, settings.nats_url)
-    async with bridge_to as bridge, open_journal(bridge) as journal:
+    async with (
+        bridge_to as bridge,
+        open_journal(bridge) as stream,
+        with_archive(stream, settings.data_dir) as journal,
+    ):
         yield journal
 
 

@@ -239,6 +239,18 @@ class LateResponseRecorded:
 
 
 @record
+class CommandArchived:
+    """All messages of the command before this one, `messages` of them, went to a segment file, bodies included.
+
+    segment: name of the file. sha256: hex digest of the line that is this command's.
+    """
+
+    segment: str
+    sha256: str
+    messages: int
+
+
+@record
 class PayloadStored:
     """An administrator stored params, an answer, or both under an id that has no command.
 
@@ -314,6 +326,7 @@ CommandEvent: TypeAlias = (
     | CommandFailed
     | CommandExpired
     | LateResponseRecorded
+    | CommandArchived
 )
 DeploymentEvent: TypeAlias = DeploymentDeclared | TargetObserved
 PayloadEvent: TypeAlias = PayloadStored

@@ -21,6 +21,7 @@ from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import (
     Body,
     BodyPlace,
+    CommandArchived,
     CommandCreated,
     CommandDispatched,
     CommandEvent,
@@ -316,6 +317,10 @@ def _late(state: Terminal, event: LateResponseRecorded, at: Micros) -> State:
     return Expired(state.facts, state.attempt, state.ended_at, state.lease_end_max, state.reason, late)
 
 
+def _archived(state: Terminal, event: CommandArchived, at: Micros) -> State:
+    return state
+
+
 class Move(NamedTuple):
     """One row of the table: where the event may lead, and the function that fills the new state's fields."""
 
@@ -347,6 +352,9 @@ TRANSITIONS: Final[Mapping[tuple[type[Any], type[Any]], Move]] = {
     (Succeeded, LateResponseRecorded): Move((Succeeded,), _late),
     (Failed, LateResponseRecorded): Move((Failed,), _late),
     (Expired, LateResponseRecorded): Move((Expired,), _late),
+    (Succeeded, CommandArchived): Move((Succeeded,), _archived),
+    (Failed, CommandArchived): Move((Failed,), _archived),
+    (Expired, CommandArchived): Move((Expired,), _archived),
 }
 
 

@@ -22,6 +22,8 @@ import orjson
 import trio
 
 from arc_es import __version__
+from arc_es.archive.archive import FOLDER as ARCHIVE_DIR
+from arc_es.archive.segment import SUFFIX as SEGMENT_SUFFIX
 from arc_es.journal.snapshot import CHUNK_BYTES, pieces, restore_snapshot, stream_names, take_snapshot
 from arc_es.journal.subjects import STREAM
 from arc_es.nats_bridge import Bridge
@@ -97,6 +99,9 @@ async def make_backup(bridge: Bridge, target: Path, data_dir: Path, progress: Pr
     with _draft(target) as draft:
         parts = [await _snapshot(bridge, name, draft, progress) for name in streams]
         parts += [_copy(data_dir / name, draft) for name in KEY_FILES if (data_dir / name).exists()]
+        # After the journal: what was purged before its snapshot was in a segment by then, and segments never change.
+        for segment in sorted((data_dir / ARCHIVE_DIR).glob(f"*{SEGMENT_SUFFIX}")):
+            parts.append(await trio.to_thread.run_sync(_copy, segment, draft))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(FORMAT, __version__, bridge.server_info().version, now, tuple(parts))
         with _private(draft / MANIFEST) as file:
@@ -204,14 +209,16 @@ def _digest(path: Path, part: Part, progress: Progress) -> str:
 
 
 def restore_keys(backup: Path, manifest: Manifest, data_dir: Path) -> None:
-    """Put the keys into a data dir.
+    """Put the keys, and the segments of the archive, into a data dir.
 
     Raises:
         OSError: they cannot be written, or are there.
     """
     for part in manifest.parts:
         if part.stream is None:
-            with _private(data_dir / part.name) as file:
+            folder = data_dir / ARCHIVE_DIR if part.name.endswith(SEGMENT_SUFFIX) else data_dir
+            folder.mkdir(mode=0o700, exist_ok=True)
+            with _private(folder / part.name) as file:
                 file.write((backup / part.name).read_bytes())
 
 

@@ -10,12 +10,12 @@ from typing import Any, Final
 import orjson
 import trio
 
-from arc_es.domain.recorded import Key
+from arc_es.domain.recorded import CommandKey, Key
 from arc_es.journal.follow import Cursor, follow
 from arc_es.journal.pump import Pump
 from arc_es.journal.room import Room
 from arc_es.journal.stream import api, error_number
-from arc_es.journal.subjects import EVENTS, STREAM, event_subject, key_of
+from arc_es.journal.subjects import EVENTS, STREAM, bodies_subject, event_subject, key_of
 from arc_es.journal.watch import Disk, StreamWatch
 from arc_es.nats_bridge import Bridge, status_of
 from arc_es.nats_frames import Incoming
@@ -112,6 +112,13 @@ class JetStreamJournal:
             return [_message(answer) for answer in answers[:-1]]
         stored = await self._stored({"seq": after + 1, "next_by_subj": subject})
         return [] if stored is None else [Message(stored["seq"], key_of(stored["subject"]), _data(stored))]
+
+    async def purge(self, key: CommandKey, before: int) -> None:
+        await self._check()
+        for subject in (event_subject(key), bodies_subject(key)):
+            answer = await api(self._bridge, f"STREAM.PURGE.{STREAM}", {"filter": subject, "seq": before})
+            if number := error_number(answer):
+                raise JournalUnavailable(f"Nothing can be purged: {answer['error'].get('description')} ({number})")
 
     async def end(self) -> int:
         await self._check()

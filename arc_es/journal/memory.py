@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from arc_es.domain.recorded import Key
+from arc_es.domain.recorded import CommandKey, Key
 from arc_es.journal.room import Bound, Room
 from arc_es.ports import (
     Append,
@@ -53,7 +53,9 @@ class MemoryJournal:
         self.bytes_max = bytes_max
         self._bytes = 0
         self._room = Room(headroom_bytes)
-        self._messages: list[tuple[Key | None, bytes]] = []  # index is position - 1; no key: a body
+        self._messages: list[tuple[Key | None, bytes]] = []  # index is position - 1; no key: a body, or purged
+        self._bodies: dict[Key, list[int]] = {}
+        self._purged: set[int] = set()
         self._histories: dict[Key, list[int]] = {}
         self._end = 0
         self._grown = trio.Event()
@@ -107,6 +109,7 @@ class MemoryJournal:
         self._bytes += _size_bytes(item)
         if item.body is not None:
             self._messages.append((None, item.body))
+            self._bodies.setdefault(item.key, []).append(len(self._messages))
         self._messages.append((item.key, item.payload))
         self._end = len(self._messages)
         self._histories.setdefault(item.key, []).append(self._end)
@@ -122,7 +125,7 @@ class MemoryJournal:
     async def read(self, positions: Sequence[int]) -> list[bytes | None]:
         await self._reach()
         stored = len(self._messages)
-        return [self._messages[at - 1][1] if 0 < at <= stored else None for at in positions]
+        return [self._messages[at - 1][1] if 0 < at <= stored and at not in self._purged else None for at in positions]
 
     async def last(self, key: Key) -> Message | None:
         await self._reach()
@@ -145,6 +148,16 @@ class MemoryJournal:
                 page.append(Message(at, key, payload))
                 size += len(payload)
         return page
+
+    async def purge(self, key: CommandKey, before: int) -> None:
+        await self._reach()
+        for positions in (self._histories.get(key, []), self._bodies.get(key, [])):
+            gone = [at for at in positions if at < before]
+            positions[:] = [at for at in positions if at >= before]
+            for at in gone:
+                self._bytes -= RECORD_BYTES + len(self._messages[at - 1][1])
+                self._messages[at - 1] = (None, b"")
+            self._purged.update(gone)
 
     def _message(self, key: Key, position: int) -> Message:
         return Message(position, key, self._messages[position - 1][1])

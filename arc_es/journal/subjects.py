@@ -81,6 +81,11 @@ def body_subject(key: Key, kind: BodyKind) -> str:
     return f"arc.body.{to_token(key.deployment_id)}.{to_token(key.command_id)}.{kind}"
 
 
+def bodies_subject(key: CommandKey) -> str:
+    """Where all bodies of a command are stored."""
+    return f"arc.body.{to_token(key.deployment_id)}.{to_token(key.command_id)}.*"
+
+
 def key_of(subject: str) -> Key:
     """The history that an event subject names.
 

@@ -336,3 +336,37 @@ async def test_room_is_kept_for_the_live(small: Journal) -> None:
     assert not small.spacious
     small.reserve_for(lambda: 0)
     assert small.spacious
+
+
+# --- purge
+
+
+async def test_what_is_purged_is_gone_and_the_version_stays(journal: Journal) -> None:
+    """Only one history loses anything, and its id stays taken."""
+    mine, other = command("a"), command("b")
+    (first,) = positions(await journal.append([item(mine, "one", body=b"beside 1")]))
+    (kept,) = positions(await journal.append([item(other, "one", body=b"beside 2")]))
+    (second,) = positions(await journal.append([item(mine, "two", first)]))
+    (third,) = positions(await journal.append([item(mine, "three", second, body=b"beside 3")]))
+    for _ in range(2):
+        await journal.purge(mine, third)
+        assert [message.position for message in await journal.history(mine)] == [third]
+        assert await journal.read([first - 1, first, second, third - 1, third, kept - 1, kept]) == [
+            None,
+            None,
+            None,
+            None,
+            b"three",
+            b"beside 2",
+            b"one",
+        ]
+    assert [message.position for message in await journal.page(0, 10, 1 << 20)] == [kept, third]
+    assert isinstance((await journal.append([item(mine, "one")]))[0], Conflict)
+    assert isinstance((await journal.append([item(mine, "two", first)]))[0], Conflict)
+    (fourth,) = positions(await journal.append([item(mine, "four", third)]))
+    seen = Seen()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.follow, 0, seen.handle)
+        await seen.wait_for(fourth)
+        nursery.cancel_scope.cancel()
+    assert seen.positions == [kept, third, fourth]

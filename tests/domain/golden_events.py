@@ -14,6 +14,7 @@ from arc_es.domain.events import (
     Body,
     CheckpointKeyAdded,
     CheckpointSigned,
+    CommandArchived,
     CommandCreated,
     CommandDispatched,
     CommandExpired,
@@ -159,6 +160,7 @@ _EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
     (TokenRevoked(),),
     (CheckpointKeyAdded(origin="arc-es/0f1e2d3c", public_key=_PUBLIC_KEY, note=_KEY_NOTE),),
     (CheckpointSigned(size=41, position=57, note=_CHECKPOINT),),
+    (CommandArchived(segment="000000000007-2-74234e98afe7.jsonl.zst", sha256=_SHA, messages=3),),
 )
 
 GOLDEN: Final = {

@@ -11,6 +11,7 @@ import pytest
 from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import (
     Body,
+    CommandArchived,
     CommandCreated,
     CommandDispatched,
     CommandEvent,
@@ -42,6 +43,7 @@ ONE_OF_EACH: tuple[CommandEvent, ...] = (
     CommandFailed(attempt=1, origin="agent", code="E", message="", body=body(9)),
     CommandExpired(attempt=1, reason="deadline"),
     LateResponseRecorded(status="success", size=1, sha256="f" * 64),
+    CommandArchived(segment="1-1-f.jsonl.zst", sha256="f" * 64, messages=3),
 )
 EVENTS: dict[type[Any], CommandEvent] = {type(event): event for event in ONE_OF_EACH}
 HISTORIES: tuple[tuple[CommandEvent, ...], ...] = (
@@ -73,9 +75,9 @@ def test_a_move_without_a_row_is_impossible(state: type[Any], event: type[Any]) 
         assert type(evolve(STATES[state], EVENTS[event], T0)) in move.to
 
 
-def test_what_has_ended_only_hears_late_answers() -> None:
+def test_what_has_ended_only_hears_late_answers_and_is_archived() -> None:
     after_the_end = {(state, event) for state, event in TRANSITIONS if state in TERMINAL}
-    assert after_the_end == {(state, LateResponseRecorded) for state in TERMINAL}
+    assert after_the_end == set(product(TERMINAL, (LateResponseRecorded, CommandArchived)))
 
 
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: type(event).__name__)

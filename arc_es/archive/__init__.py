@@ -1,0 +1,1 @@
+"""Commands that ended long ago, in files beside the stream instead of in it."""
