@@ -108,7 +108,7 @@ class Archive:
         """The catalog, None as long as nothing was archived."""
         with self._lock:
             try:
-                if self._connection is None and (self._folder / CATALOG).exists():
+                if self._connection is None and self.exists:
                     self._connect()
                 yield self._connection
             except sqlite3.Error as error:
@@ -182,16 +182,15 @@ class Archive:
         """Whether nothing is left to do for a command."""
         return bool(self._rows("SELECT 1 FROM commands WHERE command_id = ? AND is_purged", command_id))
 
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever archived."""
+        return self._connection is not None or (self._folder / CATALOG).exists()
+
     def need(self, name: str) -> None:
         """See that a segment is here. Raises ArchiveDamaged."""
         if name not in self._names and name not in self._known():
             raise ArchiveDamaged(f"{self._folder / name} is missing: it holds commands that are nowhere else")
-
-    @property
-    def last(self) -> int:
-        """The last position of any event message in it, 0 if there is none."""
-        ((position,),) = self._rows("SELECT max(position) FROM messages") or ((0,),)
-        return int(position or 0)
 
     def newest(self) -> Record | None:
         """The command that was put into the catalog last."""

@@ -111,7 +111,7 @@ class ArchivedJournal:
         messages = await self.stream.page(after, limit, bytes_max)
         self._need_segments(messages)
         end = messages[-1].position if messages else after + 1
-        if end - after == len(messages):  # nothing lies between them
+        if end - after == len(messages) or not self.archive.exists:  # nothing lies between them
             return messages
         archived = await trio.to_thread.run_sync(partial(self.archive.events, after, end, limit))
         return _first(archived, messages, limit, bytes_max) if archived else messages
@@ -132,7 +132,7 @@ class ArchivedJournal:
 
         def merged(position: int, key: Key, payload: bytes) -> None:
             nonlocal at
-            if position - at > 1:
+            if position - at > 1 and self.archive.exists:
                 archived = self.archive.events(at, position, PAGE)
                 if len(archived) == PAGE:
                     raise _LongStretchError(position)
