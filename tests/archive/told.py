@@ -65,5 +65,7 @@ async def answers(served: Served, command: str) -> list[Any]:
     """All that is said of a command, but for what tells that it was archived."""
     ways = [f"/v1/commands/{command}{way}" for way in ("", "/payload", "?view=full", "/explain", "/events")]
     told = [(await served.client.get(way)).ok() for way in ways]
-    told[-1]["events"] = [event for event in told[-1]["events"] if event["type"] != "CommandArchived"]
+    events = told[-1]["events"] = [event for event in told[-1]["events"] if event["type"] != "CommandArchived"]
+    positions = [event["seq"] for event in events]
+    told += [(await served.client.get(f"/v1/commands/{command}?asOf={position}")).ok() for position in positions]
     return told
