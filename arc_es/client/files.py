@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from typing import BinaryIO, Final
 
-from anyio import to_thread
+from anyio import to_thread  # noqa: ASYNC106 - it is not in `anyio` itself
 
 CHUNK_BYTES: Final = 256 * 1024
 

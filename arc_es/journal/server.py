@@ -232,8 +232,8 @@ async def run_server(
         finally:
             with trio.move_on_after(END_SECONDS_MAX, shield=True):
                 await server.stop()
-            if unsynced:
-                config.unlink()
-                await trio.to_thread.run_sync(os.sync)
+                if unsynced:
+                    config.unlink()
+                    await trio.to_thread.run_sync(os.sync)
     finally:
         os.close(lock_fd)

@@ -150,7 +150,7 @@ class ObjectStore:
             pointer = await self._store_chunks(ref, slot.kind, chunks, bytes_max)
         except (BodyStoreFull, BodyTooLarge):
             with suppress(BodyStoreError):
-                await self._purge(chunk_subject(ref))  # now, and not when it is swept: room is wanted
+                await self._purge(chunk_subject(ref))  # noqa: ASYNC120 - now, and not at the sweep: room is wanted
             raise
         with Window(self._bridge, self._turns) as window:
             await self._point(window, ref if sealed else slot.path, pointer)

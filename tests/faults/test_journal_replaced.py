@@ -92,7 +92,7 @@ async def test_the_same_store_is_followed_on(tmp_path: Path) -> None:
 
 
 async def test_an_older_copy_ends_the_service(tmp_path: Path) -> None:
-    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012 - what happens in between is the test
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012, ASYNC401 - what happens in between is the test
         async with rigged(tmp_path) as rig:
             await rig.stopped_copy(tmp_path / "copy")
             await rig.store_one("second")
@@ -105,7 +105,7 @@ async def test_an_older_copy_ends_the_service(tmp_path: Path) -> None:
 
 async def test_an_older_copy_that_went_its_own_way_ends_the_service(tmp_path: Path) -> None:
     """As long as ours, made at the same time, and not ours."""
-    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012 - what happens in between is the test
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012, ASYNC401 - what happens in between is the test
         async with rigged(tmp_path) as rig:
             await rig.stopped_copy(tmp_path / "copy")
             await rig.store_one("second")
@@ -123,7 +123,7 @@ async def test_an_older_copy_that_went_its_own_way_ends_the_service(tmp_path: Pa
 
 @pytest.mark.parametrize("how", ["restart", "live"])
 async def test_a_new_stream_of_the_same_name_ends_the_service(tmp_path: Path, how: str) -> None:
-    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012 - what happens in between is the test
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012, ASYNC401 - what happens in between is the test
         async with rigged(tmp_path) as rig:
             if how == "restart":
                 await rig.swapped(None)

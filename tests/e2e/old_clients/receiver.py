@@ -76,6 +76,7 @@ class Receiver:
     submitted: list[tuple[str, int]] = field(default_factory=list)
     """Command ids and the statuses of their submissions."""
     released: list[int] = field(default_factory=list)
+    has_released: trio.Event = field(default_factory=trio.Event)
     _active: dict[str, str] = field(default_factory=dict)
     _work: trio.CancelScope = field(default_factory=trio.CancelScope)
     _polling: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -208,6 +209,7 @@ class Receiver:
         url = endpoint(self.base, f"/commands/leases/{shown}/release", strips_slash=self.flavour.strips_slash)
         answer = await self.http.call("POST", url, {"leaseId": lease_id}, bearer=self.token)
         self.released.append(answer.status)
+        self.has_released.set()
 
     @property
     def accepted(self) -> list[str]:
