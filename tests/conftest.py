@@ -16,7 +16,7 @@ settings.register_profile("desk", max_examples=40, deadline=None, suppress_healt
 # CI takes the same examples each time: red there can be repeated, and never means bad luck. A desk looks for new ones.
 settings.register_profile(
     "ci",
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     print_blob=True,

@@ -48,7 +48,8 @@ async def histories(service: ServiceProcess, command_ids: set[str]) -> dict[str,
         return found
 
 
-@pytest.mark.parametrize("progress", [100, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("progress", [100, 600])
 async def test_a_backup_of_a_busy_service_holds_all_that_was_acknowledged(tmp_path: Path, progress: int) -> None:
     log, copy, target = Log(), tmp_path / "copy", tmp_path / "restored"
     with trio.fail_after(SECONDS_MAX):

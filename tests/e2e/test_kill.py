@@ -122,6 +122,7 @@ async def kill_in_start(service: ServiceProcess) -> None:
     await service.kill()
 
 
+@pytest.mark.slow
 async def test_kills_at_any_moment_of_the_first_start(tmp_path: Path) -> None:
     """Whatever a start leaves half-made, the next one completes."""
     service = ServiceProcess(tmp_path / "data")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import trio
 
 from arc_es.codec import digest
@@ -26,6 +27,7 @@ KILLS = ("service", "nats", "service", "both")
 COMMANDS_A_LIFE = 12
 
 
+@pytest.mark.slow
 async def test_the_log_proves_itself_across_kills(tmp_path: Path) -> None:
     kept: list[str] = []
     with trio.fail_after(120):

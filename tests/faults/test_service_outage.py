@@ -88,6 +88,7 @@ async def test_a_frozen_server(service: ServiceProcess) -> None:
         assert {queue["target"]["resourceId"]: queue["pending"] for queue in queues} == {"t": 2, "h": 0}
 
 
+@pytest.mark.slow
 async def test_a_server_that_dies_again_and_again(service: ServiceProcess) -> None:
     """Each death delays the next start. What is asked meanwhile is done or refused with 503, never half."""
     keys = [f"k{number}" for number in range(12)]

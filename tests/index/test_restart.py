@@ -190,6 +190,7 @@ async def test_an_index_that_breaks_while_running_refuses_and_is_made_anew_at_th
         await check(served, made)
 
 
+@pytest.mark.slow
 async def test_while_the_file_is_locked_nothing_is_lost_and_nobody_waits(tmp_path: Path) -> None:
     """The trouble passes: what could not be written is written then."""
     journal = MemoryJournal()
