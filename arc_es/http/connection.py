@@ -42,10 +42,11 @@ class BodyBudget:
 
     def __init__(self, bytes_max: int) -> None:
         self._left = bytes_max
+        self._for_json = bytes_max // 4
 
-    def take(self, size: int) -> None:
-        """Reserve bytes. Raises Overloaded when there are not so many left."""
-        if size > self._left:
+    def take(self, size: int, *, is_upload: bool = False) -> None:
+        """Reserve bytes; uploads leave a quarter to JSON. Raises Overloaded when there are not so many left."""
+        if size > self._left - (self._for_json if is_upload else 0):
             raise Overloaded("Too many request bodies are under way")
         self._left -= size
 
@@ -73,9 +74,9 @@ class RequestBody:
         self._reserved = 0
         self._ended = False
 
-    def _reserve(self, size: int) -> None:
+    def _reserve(self, size: int, *, is_upload: bool = False) -> None:
         if size > self._reserved:
-            self._limits.budget.take(size - self._reserved)
+            self._limits.budget.take(size - self._reserved, is_upload=is_upload)
         else:
             self._limits.budget.give_back(self._reserved - size)
         self._reserved = size
@@ -109,7 +110,9 @@ class RequestBody:
         """Piece by piece; errors as `body_chunks`."""
         if self._announced is not None and self._announced > bytes_max:
             raise too_large(bytes_max)
-        self._reserve(min(limits.UPLOAD_BUFFER_BYTES, bytes_max if self._announced is None else self._announced))
+        self._reserve(
+            min(limits.UPLOAD_BUFFER_BYTES, bytes_max if self._announced is None else self._announced), is_upload=True
+        )
         size, waited, more = 0, 0.0, True
         while more:
             began = trio.current_time()
