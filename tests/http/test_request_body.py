@@ -121,11 +121,13 @@ async def test_a_body_of_unknown_length_reserves_the_most_and_keeps_what_it_was(
     given.close()
 
 
-async def test_an_upload_reserves_no_more_than_its_buffer() -> None:
-    given, budget = body(steadily(0, bytes(64 * KIB), 100), budget=limits.UPLOAD_BUFFER_BYTES)
+async def test_an_upload_reserves_its_buffer_and_leaves_a_quarter_to_json() -> None:
+    room = 2 * limits.UPLOAD_BUFFER_BYTES
+    given, budget = body(steadily(0, bytes(64 * KIB), 100), budget=room)
     async with aclosing(given.chunks(BYTES_MAX)) as chunks:
         assert len(await anext(chunks)) == 64 * KIB
         with pytest.raises(Overloaded):
-            budget.take(1)
+            budget.take(limits.UPLOAD_BUFFER_BYTES, is_upload=True)
+        budget.take(limits.UPLOAD_BUFFER_BYTES)
     given.close()
     budget.take(limits.UPLOAD_BUFFER_BYTES)
