@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from arc_es import __version__
+from arc_es.cli.comparing import compare, save_digests, show_differences
 from arc_es.cli.offline import Attached, DataDir, NatsUrl, Settings, bar, journal_of, run, settings_of
 from arc_es.cli.options import EXIT_FAILED, EXIT_USAGE, CommandFailure, Json
 from arc_es.cli.output import print_json, print_table
@@ -19,7 +17,6 @@ if TYPE_CHECKING:  # slow to import
     from arc_es.config import Config
     from arc_es.ports import Journal
     from arc_es.snapshots.fold import Folded, Moment
-    from arc_es.snapshots.public import Digests
 
 _QUEUE_COLUMNS: Final = ("deployment", "target", "pending", "delayed", "leased")
 
@@ -30,7 +27,7 @@ def replay(  # noqa: PLR0913 - one parameter an option
     queues: Annotated[bool, Parameter(negative="")] = False,
     verify: Annotated[bool, Parameter(negative="")] = False,
     save: Path | None = None,
-    diff: Path | None = None,
+    diff: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     messages_max: int | None = None,
     json: Json = False,
     data_dir: DataDir = None,
@@ -41,7 +38,7 @@ def replay(  # noqa: PLR0913 - one parameter an option
     """Fold the journal and say what it comes to: counts, and a digest of everything. Nothing is changed.
 
     The service may run meanwhile. With --verify the whole journal is folded from its beginning and from each snapshot,
-    and all must agree. With --save and --diff two versions are compared: the old one saves, the new one compares.
+    and all must agree. With --diff two versions are compared; each is given as its program, or as what that saved.
 
     For example:
 
@@ -53,12 +50,15 @@ def replay(  # noqa: PLR0913 - one parameter an option
 
         arc-es replay --diff before.digests
 
+        arc-es replay --diff /opt/arc-es/bin/arc-es /opt/arc-es-next/bin/arc-es
+
     Args:
         at: Sequence or RFC 3339 time up to which to fold; the present if not given.
         queues: Say what was in the queues, too.
         verify: Compare the snapshots with a fold of the whole journal; exit status 1 if one differs.
         save: Write digests of what is said about each command to this file.
-        diff: Compare with such a file, at its position; exit status 1 if anything differs.
+        diff: OLD, or OLD NEW: compare what they say as of the position of OLD; exit status 1 if anything differs. Each
+            is such a file, or the arc-es program of an installed version; without NEW it is this program.
         messages_max: Exit status 4 if more messages than this lie between the nearest snapshot and the moment.
         json: Print JSON.
         data_dir: As for arc-es serve.
@@ -72,9 +72,9 @@ def replay(  # noqa: PLR0913 - one parameter an option
     if verify:
         return _show_verified(run(_verify, settings), json=json)
     if diff is not None:
-        return _show_differences(*run(_compare, settings, diff), json=json)
+        return show_differences(*compare(settings, diff, config), json=json)
     if save is not None:
-        found = run(_save, settings, moment, save)
+        found = run(save_digests, settings, moment, save)
         print(f"saved {len(found.entries):,} digests as of position {found.position:,} to {save}")
         return 0
     look = partial(_look, messages_max=messages_max, queues=queues, json=json or attached, attached=attached)
@@ -219,64 +219,3 @@ def _show_verified(entries: list[dict[str, Any]], *, json: bool) -> int:
             speed = f"{entry['foldedEvents']:,} events, {entry['eventsPerSecond']:,}/s"
             print(f"{entry['name']}: position {entry['position']:,}, {speed}, digest {entry['digest'][:16]}{verdict}")
     return EXIT_FAILED if any(entry.get("equal") is False for entry in entries) else 0
-
-
-# --- comparing two versions
-
-
-async def _digests(settings: Config, moment: Moment) -> Digests:
-    from arc_es.bootstrap import empty_models
-    from arc_es.snapshots.fold import models_at
-    from arc_es.snapshots.public import Digests, digests
-
-    async with journal_of(settings) as journal:
-        folded = await models_at(journal, None, partial(empty_models, None), moment, progress=bar("folding"))
-        return Digests(await journal.identity(), folded.position, __version__, digests(folded.models))
-
-
-async def _save(settings: Config, moment: Moment, path: Path) -> Digests:
-    from arc_es.snapshots.public import save
-
-    found = await _digests(settings, moment)
-    save(path, found)
-    return found
-
-
-async def _compare(settings: Config, path: Path) -> tuple[Digests, Digests]:
-    from arc_es.snapshots.fold import Moment
-    from arc_es.snapshots.public import DigestFileUnusable, saved
-
-    try:
-        before = saved(path)
-    except DigestFileUnusable as error:
-        raise CommandFailure(str(error)) from error
-    after = await _digests(settings, Moment(position=before.position))
-    if (before.stream, before.position) != (after.stream, after.position):
-        raise CommandFailure(f"{path} was made of another journal, or of one that had more in it")
-    return before, after
-
-
-def _show_differences(before: Digests, after: Digests, *, json: bool) -> int:
-    from arc_es.snapshots.public import differences
-
-    found = list(differences(before.entries, after.entries))
-    if json:
-        print_json(
-            {
-                "position": after.position,
-                "versions": [before.version, after.version],
-                "compared": len(before.entries),
-                "differences": [{"name": name, "what": what} for name, what in found],
-            }
-        )
-    else:
-        sys.stdout.writelines(_lines(found))
-        print(
-            f"{len(found):,} differences in {len(before.entries):,} things as of position {after.position:,}"
-            f" between versions {before.version} and {after.version}"
-        )
-    return EXIT_FAILED if found else 0
-
-
-def _lines(found: list[tuple[str, str]]) -> Iterator[str]:
-    return (f"{what}: {name}\n" for name, what in found)

@@ -280,3 +280,38 @@ async def test_two_versions_are_compared_command_by_command(tmp_path: Path) -> N
         found = {entry["name"]: entry["what"] for entry in json.loads(differs.stdout)["differences"]}
         left_out = lines[2].split(" ", 1)[1]
         assert found == {ids[3]: "changed", left_out: "new", "cmd_lost": "missing"}
+
+
+def installed(folder: Path, change: tuple[str, str]) -> Path:
+    """The arc-es program of another version, which in one line says something else."""
+    root = Path(__file__).resolve().parents[2]
+    for package in ("arc_es", "projections"):
+        shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "nats.conf", folder / "arc_es" / "nats.conf")
+    source = folder / "arc_es" / "snapshots" / "public.py"
+    text = source.read_text()
+    assert text.count(change[0]) == 1
+    source.write_text(text.replace(*change))
+    program = folder / "arc-es"
+    path = f"import sys\nsys.path.insert(0, {str(folder)!r})\n"
+    program.write_text(f"#!{sys.executable} -I\n{path}from arc_es.cli.main import main\nsys.exit(main())\n")
+    program.chmod(0o755)
+    return program
+
+
+async def test_two_installed_versions_are_compared(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    same = installed(tmp_path / "same", ('said["availableAt"]', 'said[("availableAt")]'))
+    next_one = installed(tmp_path / "next", ('"attempt": attempt_of(state)', '"attempt": attempt_of(state) + 1'))
+    with trio.fail_after(SECONDS_MAX):
+        async with serving(data_dir, **OFF) as service:
+            ids = await some_life(service)
+            agree = await arc_beside(data_dir, "replay", "--diff", str(same))
+            assert agree.returncode == 0, agree.stdout + agree.stderr
+            differ = await arc_beside(data_dir, "replay", "--json", "--diff", str(same), str(next_one))
+            assert differ.returncode == 1, differ.stdout + differ.stderr
+            found = {entry["name"]: entry["what"] for entry in json.loads(differ.stdout)["differences"]}
+            assert found == dict.fromkeys(ids, "changed")
+            broken = await arc_beside(data_dir, "replay", "--diff", sys.executable)
+            assert broken.returncode == 1
+            assert "could not fold the journal" in broken.stderr
