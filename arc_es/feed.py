@@ -21,7 +21,7 @@ from arc_es.actors.follower import Follower
 from arc_es.actors.long_waits import LongWaits
 from arc_es.codec import decode
 from arc_es.domain import limits
-from arc_es.domain.ids import Target
+from arc_es.domain.ids import Micros, Target
 from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey
 from arc_es.domain.tokens import Grant
 from arc_es.event_json import event_entries
@@ -150,6 +150,22 @@ class Past:
             start = bisect_right(self._entries, position, key=lambda entry: entry.message.position)
             return self._entries[start : start + count]
 
+    async def before(self, at: Micros, end: int) -> int:
+        """The position right after which comes what was decided at this time or later, as far as clocks only go on.
+
+        end: where to go no further. Halves what is left with each read. Raises JournalUnavailable.
+        """
+        low, high = 0, end
+        while low < high:
+            middle = (low + high) // 2
+            async with self._one_at_a_time:
+                found = await self._journal.page(middle, 1, READ_BYTES)
+            if not found or found[0].position > high or decode(found[0].payload).at >= at:
+                high = middle
+            else:
+                low = found[0].position
+        return low
+
 
 def _size_bytes(message: Message) -> int:
     return 2 * len(message.payload) + _OVERHEAD_BYTES
@@ -213,6 +229,10 @@ class Feed:
                     return Page(decisions, at, is_end=at >= self._follower.applied)
             scanned += len(entries)
         return Page(decisions, at, is_end=at >= self._follower.applied)
+
+    async def before(self, at: Micros) -> int:
+        """The position after which comes what was decided at this time or later. Raises JournalUnavailable."""
+        return await self._past.before(at, self._follower.applied)
 
     async def _slice(self, after: int) -> Sequence[_Entry]:
         """The next applied messages after a position; none at the end."""

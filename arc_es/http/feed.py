@@ -23,7 +23,7 @@ from arc_es.http.api import Api, Caller
 from arc_es.http.connection import header_of, until_disconnected
 from arc_es.http.problems import JSON, json_response
 from arc_es.ports import JournalError
-from arc_es.wire import wrong_shape
+from arc_es.wire import parse_time, wrong_shape
 
 EVENT_STREAM: Final = "text/event-stream"
 CLOUD_EVENTS: Final = "application/cloudevents-batch+json"
@@ -76,7 +76,7 @@ async def _question(api: Api, request: Request, caller: Caller) -> Question:
     position = header_of(request, b"last-event-id") or given.get("after")
     after = 0 if position is None else min(_count(position, "after"), POSITION_MAX)
     limit = min(max(_count(given.get("limit", str(LIMIT_DEFAULT)), "limit"), 1), limits.FEED_PAGE_EVENTS_MAX)
-    kind = given.get("type")
+    since, kind = given.get("since"), given.get("type")
     if kind is not None and kind not in EVENT_TYPES:
         raise wrong_shape("type must be the name of an event")
     deployment_id, command_id = given.get("deploymentId"), given.get("commandId")
@@ -84,6 +84,8 @@ async def _question(api: Api, request: Request, caller: Caller) -> Question:
         caller.must_cover(deployment_id)
     if command_id is not None:
         await api.covered(caller, command_id)
+    if since is not None:
+        after = max(after, await api.service.feed.before(parse_time(since, "since")))
     return Question(after, limit, Wanted(caller.grant, deployment_id, command_id, kind))
 
 

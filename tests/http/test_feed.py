@@ -104,6 +104,28 @@ async def test_filters(served: Served) -> None:
     (await served.client.get("/v1/events?commandId=cmd_none")).refused(404, "COMMAND_NOT_FOUND")
 
 
+async def test_the_feed_begins_at_any_time(served: Served) -> None:
+    for _ in range(5):
+        await fill_a_little(served)
+    whole = await everything(served.client)
+    times = sorted({event["at"] for event in whole})
+    assert len(times) > 4
+    for since in ("2020-01-01T00:00:00Z", *times, "2999-01-01T00:00:00Z"):
+        wanted = [event for event in whole if event["at"] >= since]
+        assert await everything(served.client, f"&since={since}", limit=3) == wanted
+    later = whole[-2]["seq"]
+    told = (await served.client.get(f"/v1/events?since={times[1]}&after={later}")).ok()["events"]
+    assert told == [event for event in whole if event["seq"] > later], "the later of both"
+    for query in ("since=yesterday", "since=2026-11-17T00:00:00", "since="):
+        (await served.client.get(f"/v1/events?{query}")).refused(422, "INVALID_REQUEST")
+
+
+async def fill_a_little(served: Served) -> None:
+    await served.create()
+    await served.create(params=inline(b"x" * 5000))
+    served.clock.advance(60)
+
+
 async def test_a_page_looks_at_a_bounded_number_of_messages(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FEED_SCAN_MAX", 10)
     for _ in range(300):
