@@ -16,6 +16,7 @@ from arc_es.cli.doctor import doctor
 from arc_es.cli.events import events
 from arc_es.cli.explain import explain
 from arc_es.cli.export import export
+from arc_es.cli.find import find
 from arc_es.cli.history import history
 from arc_es.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CommandFailure
 from arc_es.cli.output import complain
@@ -55,6 +56,7 @@ def build() -> App:
     app.command(serve, help_epilogue="")
     app.command(call, help_epilogue="", usage="Usage: arc-es call DEPLOYMENT COMMAND [JSON|-|@FILE] [OPTIONS]\n")
     app.command(work, help_epilogue="", usage="Usage: arc-es work DEPLOYMENT TARGET [OPTIONS] -- PROGRAM [ARGS...]\n")
+    app.command(find, help_epilogue="")
     app.command(history, help_epilogue="")
     app.command(events, help_epilogue="")
     app.command(explain, help_epilogue="")

@@ -147,6 +147,10 @@ class ArcClient:
         """Params and response of a command."""
         return await self._json("GET", f"/commands/{_segment(command_id)}/payload")
 
+    async def find(self, filters: Mapping[str, str | Sequence[str]]) -> JsonObject:
+        """A page of commands: `{"commands", "nextCursor"?, "appliedSeq"}`. filters: the query of `GET /commands`."""
+        return await self._json("GET", "/commands", query=filters, needs=("commands",))
+
     async def events(self, command_id: str) -> JsonObject:
         """The whole history of a command: `{"events": [...]}`."""
         return await self._json("GET", f"/commands/{_segment(command_id)}/events", needs=("events",))
@@ -287,7 +291,7 @@ class ArcClient:
         path: str,
         request: JsonObject | None = None,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str | Sequence[str]] | None = None,
         wait_seconds: int = 0,
         needs: tuple[str, ...] = (),
     ) -> JsonObject:

@@ -67,6 +67,33 @@ def test_call_is_answered_by_work_and_leaves_a_history(arc: Arc, service: Servin
     assert table[0].split() == ["seq", "at", "event", "by", "data"]
 
 
+def test_find_lists_what_was_asked_for(arc: Arc, service: Serving) -> None:
+    given = ("--target", "lister", "--no-wait")
+    names = [arc("call", "finding", f"list/{n}", *given, **service.environ()).stdout.decode().strip() for n in range(3)]
+
+    def found(*options: str) -> list[str]:
+        done = arc("find", "--deployment", "finding", "--json", *options, **service.environ())
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line)["commandId"] for line in done.stdout.splitlines()]
+
+    assert found() == names[::-1]
+    assert found("--oldest-first", "--limit", "2") == names[:2]
+    assert found("--command", "list/1", "--state", "PENDING") == [names[1]]
+    assert found("--label", "run:8") == found("--until", "2020-01-01T00:00:00Z") == []
+    assert found("--since", "2020-01-01T00:00:00Z", "--target", "lister") == names[::-1]
+    table = arc("find", "--deployment", "finding", **service.environ()).stdout.decode().splitlines()
+    assert [line.split()[1] for line in table[1:]] == names[::-1]
+    refused = arc("find", "--state", "LOST", **service.environ())
+    assert refused.returncode == 1
+    assert b"state must be one of" in refused.stderr
+    events = arc("events", "--deployment", "finding", "--json", "--since", "2999-01-01T00:00:00Z", **service.environ())
+    assert events.stdout == b""
+    until = ("--until", "2999-01-01T00:00:00Z")
+    events = arc("events", "--deployment", "finding", "--json", *until, **service.environ())
+    assert len(events.stdout.splitlines()) == len(names)
+    assert arc("events", "--follow", *until, **service.environ()).returncode == 2
+
+
 def test_same_key_joins_the_first_call_and_prints_its_result(arc: Arc, service: Serving) -> None:
     key = ("--key", "k1", "--target", "joiner")
     arc("call", "demo", "join", "[1]", *key, "--no-wait", **service.environ())

@@ -17,6 +17,7 @@ SUB_COMMANDS = (
     "serve",
     "call",
     "work",
+    "find",
     "history",
     "events",
     "explain",
