@@ -1,13 +1,18 @@
 """Decisions to bytes and back: JSON by orjson, with a schema version and strict reading.
 
-A stored message is `{"v", "id", "at", "by", "prev"?, "events": [{"type", …}]}`. Field names are those of the event
-classes; a field that has its default is left out. Version 1 is the only one so far. To change a shape: raise `VERSION`,
-add an upcaster from the old version, add golden files under `tests/domain/golden/`, keep the old ones for ever.
+A stored message is one or two lines. The first is public: `{"v", "id", "at", "by", "prev"?, "private"?, "events":
+[{"type", …}]}`. The second is private: `{"events"?: [{…}], "by"?, "salt"}`, the same fields, of which `PRIVATE` says
+which they are. `private` is the SHA-256 of the second line, and `digest` is that of the first one only: so the second
+can be erased, and every chain, tree and signature still holds. The salt makes that digest say nothing of what is gone.
+
+Field names are those of the event classes; a field that has its default is left out. To change a shape: raise
+`VERSION`, add an upcaster from the old version, add golden files under `tests/domain/golden/`, and keep the old ones.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Final
@@ -20,7 +25,8 @@ from arc_es.domain.ids import Target
 from arc_es.domain.recorded import Decision, Key, Principal, Recorded
 from arc_es.ports import JournalCorrupt
 
-VERSION: Final = 1
+VERSION: Final = 2
+_SALT_BYTES: Final = 16
 
 EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
     cls.__name__: cls
@@ -49,8 +55,28 @@ EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
 }
 """Every event class ever stored, by its stored name."""
 
-UPCASTERS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
-"""From version n to n + 1, on the whole stored object."""
+UPCASTERS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1: lambda stored: stored}
+"""From version n to n + 1, on the public object. Version 1 had one line with everything in it."""
+
+PRIVATE: Final[Mapping[type[Any], frozenset[str]]] = {
+    Principal: frozenset({"address", "user_agent", "request_id"}),
+    e.Body: frozenset({"sha256", "base64"}),
+    e.CommandCreated: frozenset({"idempotency_key", "params_digest", "labels", "trace"}),
+    e.CommandLeased: frozenset({"agent"}),
+    e.DeliveryFailed: frozenset({"reason"}),
+    e.CommandFailed: frozenset({"message", "details", "sha256"}),
+    e.LateResponseRecorded: frozenset({"sha256"}),
+    e.PayloadStored: frozenset({"message", "details", "sha256"}),
+}
+"""What is stored in the second line, beside the same of the bodies in an event. An unsalted digest of a short text
+tells the text to who guesses it, so digests are private, too."""
+_BODIES: Final = ("params", "response", "body")
+_BLANK: Final[Mapping[str, Mapping[str, str]]] = {
+    "DeliveryFailed": {"reason": ""},
+    "CommandFailed": {"message": ""},
+    "LateResponseRecorded": {"sha256": ""},
+}
+"""What private fields without a default are once they are erased; of a body it is the digest."""
 
 
 def _default(field: Field[Any]) -> Any:
@@ -104,23 +130,50 @@ _NESTED: Final[Mapping[str, Mapping[str, Callable[[Any], Any]]]] = {
 """Fields that hold a record, and how it is read."""
 
 
-def encode(decision: Decision) -> bytes:
-    """The bytes to store for a decision."""
-    stored: dict[str, Any] = {
-        "v": VERSION,
-        "id": decision.id,
-        "at": decision.at,
-        "by": _plain(decision.by),
-    }
+def _split(record: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The public and the private fields of a record, storable."""
+    hidden = PRIVATE.get(type(record), frozenset())
+    public: dict[str, Any] = {}
+    private: dict[str, Any] = {}
+    for name, default in _FIELDS[type(record)]:
+        item = getattr(record, name)
+        if item == default:
+            continue
+        if name in hidden:
+            private[name] = _plain(item)
+        elif type(item) is e.Body:
+            public[name], private[name] = _split(item)
+        else:
+            public[name] = _plain(item)
+    return public, private
+
+
+def encode(decision: Decision, salt: str | None = None) -> bytes:
+    """The bytes to store for a decision. salt: 22 characters that nobody can guess; new ones if None."""
+    by, private_by = _split(decision.by)
+    stored: dict[str, Any] = {"v": VERSION, "id": decision.id, "at": decision.at, "by": by}
     if decision.prev is not None:
         stored["prev"] = decision.prev
-    stored["events"] = [{"type": type(event).__name__, **_plain(event)} for event in decision.events]
-    return orjson.dumps(stored)
+    split = [_split(event) for event in decision.events]
+    events = [
+        {"type": type(event).__name__, **public} for event, (public, _) in zip(decision.events, split, strict=True)
+    ]
+    private: dict[str, Any] = {}
+    hidden = [private_fields for _, private_fields in split]
+    if any(hidden):
+        private["events"] = hidden
+    if private_by:
+        private["by"] = private_by
+    if not private:
+        return orjson.dumps({**stored, "events": events})
+    private["salt"] = salt or secrets.token_urlsafe(_SALT_BYTES)
+    line = orjson.dumps(private)
+    return b"%b\n%b" % (orjson.dumps({**stored, "private": hashlib.sha256(line).hexdigest(), "events": events}), line)
 
 
-def _read(payload: bytes) -> dict[str, Any]:
+def _public(line: bytes) -> dict[str, Any]:
     try:
-        stored: dict[str, Any] = orjson.loads(payload)
+        stored: dict[str, Any] = orjson.loads(line)
         version = stored["v"]
         while version < VERSION:
             stored = UPCASTERS[version](stored)
@@ -135,6 +188,40 @@ def _read(payload: bytes) -> dict[str, Any]:
     return stored
 
 
+def _whole(payload: bytes) -> dict[str, Any]:
+    """Both lines in one object, checked; `private` is left in it only if the second line is erased."""
+    public, newline, private = payload.partition(b"\n")
+    stored = _public(public)
+    if not newline:
+        if "private" in stored:
+            _make_blank(stored["events"])
+        return stored
+    if hashlib.sha256(private).hexdigest() != stored.pop("private", None):
+        raise JournalCorrupt("The private part of a stored message is not the one that was stored with it")
+    hidden = orjson.loads(private)
+    if "events" in hidden:
+        _merge(stored["events"], hidden["events"])
+    stored["by"] |= hidden.get("by", {})
+    return stored
+
+
+def _merge(events: list[dict[str, Any]], private: list[dict[str, Any]]) -> None:
+    """Put private fields back where they were."""
+    for event, hidden in zip(events, private, strict=True):
+        for name, item in hidden.items():
+            there = event.get(name)
+            event[name] = item if there is None else there | item
+
+
+def _make_blank(events: list[dict[str, Any]]) -> None:
+    """Give events whose private fields are erased those that they cannot be without."""
+    for event in events:
+        event.update(_BLANK.get(event["type"], {}))
+        for name in _BODIES:
+            if name in event:
+                event[name]["sha256"] = ""
+
+
 def _event(data: dict[str, Any]) -> Event:
     name = data.pop("type")
     nested = _NESTED.get(name)
@@ -147,25 +234,35 @@ def _event(data: dict[str, Any]) -> Event:
 
 
 def decode(payload: bytes) -> Decision:
-    """The decision in stored bytes.
+    """The decision in stored bytes, whose private part is what it was, or erased.
 
     Raises:
-        JournalCorrupt: they are no decision, or a newer version's.
+        JournalCorrupt: they are no decision, or a newer version's, or another private part.
     """
-    stored = _read(payload)
     try:
+        stored = _whole(payload)
         events = tuple([_event(data) for data in stored["events"]])
-        return Decision(stored["id"], stored["at"], Principal(**stored["by"]), events, stored.get("prev"))
-    except (AttributeError, KeyError, TypeError) as error:
+        by = Principal(**stored["by"])
+        return Decision(stored["id"], stored["at"], by, events, stored.get("prev"), is_erased="private" in stored)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise JournalCorrupt(f"A stored decision has an unknown shape: {error}") from error
 
 
 def decode_recorded(position: int, key: Key, payload: bytes) -> Recorded:
-    """What projections fold, without the parts that only an auditor reads. Raises as `decode`."""
-    stored = _read(payload)
+    """What projections fold, without the parts that only an auditor reads. Raises as `decode`.
+
+    The private part is not compared with its digest here, as the chain is not either: `decode` and `arc-es verify` do.
+    """
+    public, newline, private = payload.partition(b"\n")
+    stored = _public(public)
     try:
+        if not newline:
+            if "private" in stored:
+                _make_blank(stored["events"])
+        elif private.startswith(b'{"events"'):
+            _merge(stored["events"], orjson.loads(private)["events"])
         return Recorded(position, key, stored["at"], tuple([_event(data) for data in stored["events"]]))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise JournalCorrupt(f"Message {position} has an unknown shape: {error}") from error
 
 
@@ -175,8 +272,8 @@ def inline_base64(payload: bytes) -> str:
     Raises:
         JournalCorrupt: there is none, though the state says so.
     """
-    for event in _read(payload)["events"]:
-        for name in ("params", "response", "body"):
+    for event in _whole(payload)["events"]:
+        for name in _BODIES:
             body = event.get(name)
             if body is not None and "base64" in body:
                 text: str = body["base64"]
@@ -185,5 +282,10 @@ def inline_base64(payload: bytes) -> str:
 
 
 def digest(payload: bytes) -> str:
-    """SHA-256 in hex: of a stored message it is the `prev` of the next one in its history."""
-    return hashlib.sha256(payload).hexdigest()
+    """SHA-256 in hex of what a stored message says in public: the `prev` of the next one in its history."""
+    return hashlib.sha256(redacted(payload)).hexdigest()
+
+
+def redacted(payload: bytes) -> bytes:
+    """A stored message without its private part; one of version 1 has none."""
+    return payload.partition(b"\n")[0]

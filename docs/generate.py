@@ -21,7 +21,7 @@ if __name__ == "__main__":
 import orjson
 
 from arc_es import config
-from arc_es.codec import VERSION
+from arc_es.codec import PRIVATE, VERSION
 from arc_es.domain import events as e
 from arc_es.domain import limits
 from arc_es.domain.ids import Target
@@ -93,10 +93,11 @@ def _described(cls: type[Any]) -> Iterator[str]:
     yield from (f"### {cls.__name__}", "", cleandoc(cls.__doc__ or ""), "")
     if not fields(cls):
         return
-    yield from ("| field | type | left out when |", "|---|---|---|")
+    yield from ("| field | type | left out when | part |", "|---|---|---|---|")
     hints = get_type_hints(cls)
     for field in fields(cls):
-        yield f"| `{field.name}` | {_type(hints[field.name], str(field.type))} | {_default(field)} |"
+        part = "private" if field.name in PRIVATE.get(cls, ()) else ""
+        yield f"| `{field.name}` | {_type(hints[field.name], str(field.type))} | {_default(field)} | {part} |"
     yield ""
 
 

@@ -29,9 +29,7 @@ class Filters:
     target: Annotated[str | None, Parameter(help="For the target with this id.")] = None
     command: Annotated[str | None, Parameter(help="With this name.")] = None
     state: Annotated[str | None, Parameter(help="In this state, such as PENDING or FAILED.")] = None
-    label: Annotated[
-        tuple[str, ...], Parameter(help="With this KEY:VALUE; may be repeated.", negative="")
-    ] = ()
+    label: Annotated[tuple[str, ...], Parameter(help="With this KEY:VALUE; may be repeated.", negative="")] = ()
     since: Annotated[str | None, Parameter(help="Created at this RFC 3339 time or later.")] = None
     until: Annotated[str | None, Parameter(help="Created before this RFC 3339 time.")] = None
 

@@ -66,7 +66,8 @@ SERVICE = Principal("arc_es", "service")
 class Decision:
     """The events that one intent produced, stored as one message.
 
-    `prev` is the SHA-256 (hex) of the message before it in the same history, None on the first: a hash chain.
+    `prev` is the SHA-256 (hex) of the public part of the message before it in the same history, None on the first: a
+    hash chain. `is_erased`: its private fields are gone, and have their defaults, or are empty where they have none.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Decision:
     by: Principal
     events: tuple[Event, ...]
     prev: str | None = None
+    is_erased: bool = False
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Checking the whole log from its first message: every chain, every checkpoint, every signature.
 
-Messages are taken in pages, so that one node of work is many of them: what a message costs is its two SHA-256, its
-share of the tree, and finding `prev` without reading the rest of it.
+Messages are taken in pages, so that one node of work is many of them: what a message costs is its three SHA-256, its
+share of the tree, and finding `prev` and `private` without reading the rest of it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ LOG: Final = "arc.event.log."
 """How the subjects of the log's own histories begin."""
 _EVENTS: Final = b',"events":['
 _PREV: Final = b',"prev":"'
+_PRIVATE: Final = b',"private":"'
 _HEX: Final = 64
 
 
@@ -42,21 +43,23 @@ class AuditReport:
     problems: list[str] = field(default_factory=list)
 
 
-def prev_of(payload: bytes) -> bytes | None:
-    """The `prev` of a stored decision (hex), found without reading all of it.
+def prev_of(public: bytes) -> bytes | None:
+    """The `prev` of a stored decision (hex), found without reading all of it. Raises ValueError: it is no decision."""
+    return _named(public, _PREV, "prev")
+
+
+def _named(public: bytes, mark: bytes, name: str) -> bytes | None:
+    """A digest in the public part of a message.
 
     Before `events` come only fields of ours, and inside a text no quote stands without a backslash.
-
-    Raises:
-        ValueError: it is no decision.
     """
-    end = payload.find(_EVENTS)
+    end = public.find(_EVENTS)
     if end < 0:
-        found = orjson.loads(payload)
-        prev = found.get("prev") if isinstance(found, dict) else None
-        return None if prev is None else str(prev).encode()
-    at = payload.find(_PREV, 0, end)
-    return None if at < 0 else payload[at + len(_PREV) : at + len(_PREV) + _HEX]
+        found = orjson.loads(public)
+        digest = found.get(name) if isinstance(found, dict) else None
+        return None if digest is None else str(digest).encode()
+    at = public.find(mark, 0, end)
+    return None if at < 0 else public[at + len(mark) : at + len(mark) + _HEX]
 
 
 class Audit:
@@ -76,12 +79,15 @@ class Audit:
         leaves: list[tuple[int, bytes]] = []
         last, sha256 = self._last, hashlib.sha256
         for position, subject, payload in messages:
-            own = sha256(payload).hexdigest().encode()
+            public, has_private, private = payload.partition(b"\n")
+            own = sha256(public).hexdigest().encode()
             leaves.append((position, sha256(b"\0%d\n%b\n%b\n" % (position, subject.encode(), own)).digest()))
             before = last.get(subject)
             try:
-                if prev_of(payload) != before:
+                if prev_of(public) != before:
                     self._broken(position, subject, before)
+                if has_private and _named(public, _PRIVATE, "private") != sha256(private).hexdigest().encode():
+                    self._wrong(f"seq {position} of {subject}: its private part is not the one that was stored with it")
             except ValueError:
                 self._wrong(f"seq {position} of {subject} is no decision")
             last[subject] = own

@@ -222,7 +222,7 @@ class _Check:
         try:
             decision = decode(payload)
         except JournalCorrupt as error:
-            self.report.wrong(f"line {self.number}: {name}: the payload is no decision: {error.__cause__ or error}")
+            self.report.wrong(f"line {self.number}: {name}: the payload cannot be read: {error}")
             return None
         self.report.events += len(decision.events)
         return decision

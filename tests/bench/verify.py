@@ -86,10 +86,12 @@ def from_memory(stored: list[Stored]) -> None:
     """Print events/s."""
     started = time.perf_counter()
     for _, _, payload in stored:
-        hashlib.sha256(payload).digest()
+        public, _, private = payload.partition(b"\n")
+        hashlib.sha256(public).digest()
+        hashlib.sha256(private).digest()
         hashlib.sha256(payload[:150]).digest()
     floor_seconds = time.perf_counter() - started
-    _report("floor: two SHA-256 of each", len(stored), floor_seconds, floor_seconds)
+    _report("floor: three SHA-256 of each", len(stored), floor_seconds, floor_seconds)
     tiles = Tiles()
     audit = Audit(tiles, key=SIGNER.verifier)
     started, cpu_started = time.perf_counter(), time.process_time()

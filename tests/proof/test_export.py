@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 import pytest
 
 from arc_es.codec import digest
@@ -144,21 +143,20 @@ def written(records: list[Any]) -> bytes:
 async def test_a_changed_payload_is_named(served: Served) -> None:
     command_id = await a_life(served)
     records = lines_of(await exported(served, f"commandId={command_id}"))
-    payload = orjson.loads(base64.b64decode(records[3]["payload"]))
-    payload["by"]["id"] = "somebody else"
-    records[3]["payload"] = base64.b64encode(orjson.dumps(payload)).decode()
+    payload = base64.b64decode(records[3]["payload"]).replace(b'"by":{"id":"', b'"by":{"id":"not ')
+    records[3]["payload"] = base64.b64encode(payload).decode()
     (found,) = checked(written(records)).problems
     assert f"seq {records[3]['position']} of arc.event.command.dep.{command_id}, message 3" in found
     assert "CommandSucceeded" in found
 
 
-async def test_a_changed_body_names_its_field(served: Served) -> None:
+async def test_a_changed_body_is_named(served: Served) -> None:
     command_id = await a_life(served)
     records = lines_of(await exported(served, f"commandId={command_id}"))
     payload = base64.b64decode(records[1]["payload"]).replace(b'"e30="', b'"W10="')
     records[1]["payload"] = base64.b64encode(payload).decode()
-    assert "event 0, field params" in problems(written(records))
-    assert "chain is broken" in problems(written(records))
+    assert f"seq {records[1]['position']} of" in problems(written(records))
+    assert "The private part of a stored message is not the one that was stored with it" in problems(written(records))
 
 
 Harm = Callable[[list[Any]], list[Any]]
