@@ -24,7 +24,7 @@ from arc_es.domain.recorded import SERVICE, Principal
 from arc_es.domain.state import Facts, Leased
 from arc_es.ports import Clock, JournalError, Overloaded
 from arc_es.views import DeploymentsView, ReadModels, Row
-from arc_es.wire import LeaseRequest
+from arc_es.wire_leases import LeaseRequest
 
 BUSY_RETRY_SECONDS: Final = 0.1
 """When a waiting agent looks again at a command that it lost to somebody else."""
@@ -204,7 +204,7 @@ class Leasing:
         asks = [self._lease_ask(command_id, request, by) for command_id in deliverable]
         granted: list[Granted] = []
         for ask, row in zip(asks, await self._turns.perform_each(asks), strict=True):
-            state = None if row is None else row.state
+            state = None if isinstance(row, Exception) else row.state
             if isinstance(state, Leased) and isinstance(ask.intent, Lease) and state.lease_id == ask.intent.lease_id:
                 granted.append(
                     Granted(

@@ -30,7 +30,6 @@ from arc_es.domain.deployments import Redeclare, resolve_target
 from arc_es.domain.errors import (
     DeploymentNotFound,
     KeyWindowOver,
-    LeaseNotFound,
     TargetNotFound,
 )
 from arc_es.domain.events import (
@@ -45,7 +44,7 @@ from arc_es.domain.ids import (
     command_id_from_key,
     command_id_of,
 )
-from arc_es.domain.intents import Create, Release
+from arc_es.domain.intents import Create
 from arc_es.domain.limits import (
     ATTEMPTS_DEFAULT,
     IDEMPOTENCY_WINDOW,
@@ -56,6 +55,7 @@ from arc_es.domain.state import TERMINAL, Facts
 from arc_es.explaining import Explaining
 from arc_es.feed import Feed
 from arc_es.finding import Finding
+from arc_es.holding import Holding
 from arc_es.leasing import Granted, Leasing, Poll, target_of
 from arc_es.lookup import Lookup
 from arc_es.payloads import PayloadRequest, Payloads
@@ -72,10 +72,10 @@ from arc_es.wire import (
     CreateRequest,
     ErrorResponse,
     InlineBody,
-    LeaseRequest,
     StorageBody,
     SuccessResponse,
 )
+from arc_es.wire_leases import LeaseRequest
 
 log = logging.getLogger("arc_es")
 
@@ -131,6 +131,7 @@ class Service:
             long_waits=self._long_waits,
             clock=clock,
         )
+        self.holding = Holding(self._lookup, models, turns, follower, clock)
         self.feed = Feed(
             journal=journal, models=models, follower=follower, lookup=self._lookup, long_waits=self._long_waits
         )
@@ -283,25 +284,6 @@ class Service:
         A target that does not exist, has another type, or is pushed to gives an empty list (`arc.v1` 2.4).
         """
         return await self._leasing.lease(request, by)
-
-    async def held(self, lease_id: str) -> Row:
-        """The command that is held under a live lease. Raises LeaseNotFound."""
-        return self._lookup.row(await self._holder_of(lease_id))
-
-    async def release(self, lease_id: str, by: Principal) -> None:
-        """Give a lease back. Raises LeaseNotFound."""
-        command_id = await self._holder_of(lease_id)
-        deployment_id = self._lookup.row(command_id).state.facts.route.deployment_id
-        await self._turns.perform(Ask(command_id, deployment_id, Release(lease_id=lease_id), by))
-
-    async def _holder_of(self, lease_id: str) -> str:
-        command_id = self._models.status.holder_of(lease_id)
-        if command_id is None:
-            await self._follower.caught_up()  # another node may have granted it a moment ago
-            command_id = self._models.status.holder_of(lease_id)
-        if command_id is None:
-            raise LeaseNotFound
-        return command_id
 
     async def respond(self, command_id: str, response: SuccessResponse | ErrorResponse, by: Principal) -> None:
         """Answer a command; the first answer wins, later ones are recorded. Raises as `Responding.respond`."""

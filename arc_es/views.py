@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from arc_es.domain.checkpoints import SignedCheckpoint
 from arc_es.domain.deployments import Deployment
 from arc_es.domain.ids import Micros, ResourceType
+from arc_es.domain.leases import CancelledLease
 from arc_es.domain.payloads import Payload
 from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import CommandKey, Recorded
@@ -94,6 +95,16 @@ class DueView(Protocol):
 
     def put_back(self, command_ids: Iterable[str]) -> None:
         """Offer commands again whose Tick could not be stored."""
+
+
+class CancelledView(Protocol):
+    """Which leases are held on commands that were cancelled, until they would have ended."""
+
+    def get(self, lease_id: str, now: Micros) -> CancelledLease | None:
+        """The lease with this id, None if there is none such now."""
+
+    def of_agent(self, deployment_id: str, agent: str, now: Micros) -> list[CancelledLease]:
+        """Those of one agent, in the order in which they were cancelled."""
 
 
 class IdempotencyView(Protocol):
@@ -200,6 +211,8 @@ class ReadModels(Protocol):
     def pushes(self) -> PendingView: ...
     @property
     def due(self) -> DueView: ...
+    @property
+    def cancelled(self) -> CancelledView: ...
     @property
     def idempotency(self) -> IdempotencyView: ...
     @property

@@ -17,16 +17,12 @@ from typing import Any, Final, Literal, TypeVar
 from arc_es.domain.ids import Micros, ResourceType, Target
 from arc_es.domain.limits import (
     ATTEMPTS_MAX,
+    CANCEL_REASON_BYTES_MAX,
     ERROR_TEXT_BYTES_MAX,
     INLINE_BYTES_MAX,
     LABEL_KEY_BYTES_MAX,
     LABEL_VALUE_BYTES_MAX,
     LABELS_MAX,
-    LEASE_COUNT_DEFAULT,
-    LEASE_COUNT_MAX,
-    LEASE_SECONDS_DEFAULT,
-    LEASE_SECONDS_MAX,
-    LEASE_SECONDS_MIN,
     NAME_BYTES_MAX,
     PRIORITY_MAX,
     SECOND,
@@ -34,6 +30,7 @@ from arc_es.domain.limits import (
 )
 
 PROTOCOL: Final = "arc.v1"
+CANCELLED_MESSAGE: Final = "The command was cancelled"
 RESOURCE_TYPES: Final = ("worker", "container", "daemon")
 _INT_MAX: Final = 2**62
 _TIME_MAX: Final = 253_402_300_799_999_999
@@ -271,12 +268,12 @@ def parse_response(value: object) -> SuccessResponse | ErrorResponse:
     raise wrong_shape("status must be success or error")
 
 
-def cut(long_text: str) -> str:
-    """At most the first 150000 bytes, cut at a character boundary (`arc.v1` 3.3)."""
+def cut(long_text: str, bytes_max: int = ERROR_TEXT_BYTES_MAX) -> str:
+    """At most the first 150000 bytes, or so many, cut at a character boundary (`arc.v1` 3.3)."""
     data = long_text.encode()
-    if len(data) <= ERROR_TEXT_BYTES_MAX:
+    if len(data) <= bytes_max:
         return long_text
-    return data[:ERROR_TEXT_BYTES_MAX].decode(errors="ignore")
+    return data[:bytes_max].decode(errors="ignore")
 
 
 def error_response(code: str, message: str, details: str | None) -> dict[str, Any]:
@@ -382,34 +379,10 @@ def _labels_within_limits(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseRequest:
-    """POST /commands/leases (`arc.v1` 2.4), numbers already clamped. only: what the token allows, None for all."""
-
-    deployment_id: str
-    target: Target | None
-    leases_max: int
-    lease_seconds: int
-    wait_seconds: int
-    agent: str | None
-    only: frozenset[Target] | None = None
-
-
-def parse_lease(value: object, only: frozenset[Target] | None = None) -> LeaseRequest:
-    """Read a lease request of a caller whose token allows `only` these targets. Raises WireError 422."""
-    data = parse_object(value)
-    agent = optional(data, "agent", parse_field_object)
-    return LeaseRequest(
-        deployment_id=required(data, "deploymentId", text),
-        target=optional(data, "target", parse_target),
-        leases_max=clamp(optional(data, "maxLeases", count), 0, LEASE_COUNT_MAX, LEASE_COUNT_DEFAULT),
-        lease_seconds=clamp(
-            optional(data, "leaseSeconds", count), LEASE_SECONDS_MIN, LEASE_SECONDS_MAX, LEASE_SECONDS_DEFAULT
-        ),
-        wait_seconds=clamp(optional(data, "waitSeconds", count), 0, WAIT_SECONDS_MAX, 0),
-        agent=None if agent is None else required(agent, "id", name_text),
-        only=only,
-    )
+def parse_cancel(value: object) -> str:
+    """Why a command is cancelled; a body that says nothing is fine. Raises WireError 422."""
+    reason = None if value is None else optional(parse_object(value), "reason", text)
+    return CANCELLED_MESSAGE if reason is None else cut(reason, CANCEL_REASON_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

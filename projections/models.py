@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from arc_es.domain.events import Event
+from arc_es.domain.leases import CancelledLease
 from arc_es.domain.recorded import CommandKey, DeploymentKey, LogKey, PayloadKey, Recorded, TokenKey
 from arc_es.domain.state import TERMINAL
+from projections.cancelled import CancelledProjection
 from projections.change import Change, Row
 from projections.checkpoints import CheckpointsProjection
 from projections.deployments import DeploymentsProjection
@@ -25,16 +27,19 @@ class Projections:
 
     finished_max: ended commands that are kept in memory, once `findable` says that they can be found elsewhere; None:
     all. on_change and on_late tell who does that: of each change, and of late responses to commands that are gone.
+    on_cancelled tells whoever can reach the holder of a lease that its command was cancelled.
     """
 
     def __init__(self, finished_max: int | None = None) -> None:
         self.on_change: Callable[[Change, Sequence[Event]], None] = lambda change, events: None
         self.on_late: Callable[[str, int], None] = lambda command_id, position: None
+        self.on_cancelled: Callable[[CancelledLease], None] = lambda lease: None
         self._finished_max = finished_max
         self.status = StatusProjection(finished_max)
         self.pending = PendingProjection()
         self.pushes = PendingProjection()
         self.due = DueProjection()
+        self.cancelled = CancelledProjection()
         self.idempotency = IdempotencyProjection()
         self.status.on_evicted = self.idempotency.evict
         self.deployments = DeploymentsProjection()
@@ -70,6 +75,9 @@ class Projections:
             return None
         self.stats.apply(change)
         self.due.apply(change)
+        cancelled = self.cancelled.apply(change)
+        if cancelled is not None:
+            self.on_cancelled(cancelled)
         self.idempotency.apply(change)
         self.deployments.apply(change)
         self.on_change(change, recorded.events)
@@ -89,6 +97,7 @@ class Projections:
         yield "finished", self.status.dump_finished()
         yield "pending", self.pending.dump()
         yield "pushes", self.pushes.dump()
+        yield "cancelled", self.cancelled.dump()
         yield "idempotency", self.idempotency.dump()
         yield "deployments", self.deployments.dump()
         yield "payloads", self.payloads.dump()
@@ -121,6 +130,7 @@ class Projections:
         self.pending.load(rest["pending"], pulled)
         self.pushes.load(rest["pushes"], pushed)
         self.due.load(live)
+        self.cancelled.load(rest["cancelled"])
         self.idempotency.load(rest["idempotency"], self.status.get)
         self.deployments.load(rest["deployments"])
         self.payloads.load(rest["payloads"])

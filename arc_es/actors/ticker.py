@@ -14,8 +14,9 @@ from arc_es.domain.ids import Micros
 from arc_es.domain.intents import Tick
 from arc_es.domain.limits import SECOND
 from arc_es.domain.recorded import SERVICE
+from arc_es.domain.state import next_due
 from arc_es.ports import Clock, JournalError, Overloaded
-from arc_es.views import ReadModels
+from arc_es.views import ReadModels, Row
 
 BATCH_MAX: Final = 500
 SLEEP_SECONDS_MAX: Final = 0.5
@@ -84,7 +85,7 @@ class Ticker:
                 waiting.extend(ids)
                 done = await self._turns.perform_each([self._ask(command_id) for command_id in ids], skip_busy=True)
                 del waiting[-len(ids) :]
-                waiting.extend(command_id for command_id, row in zip(ids, done, strict=True) if row is None)
+                waiting += [one for one, outcome in zip(ids, done, strict=True) if _still_due(outcome, now)]
             self._reported = ""
             self._pause_seconds = BUSY_SECONDS
         except (JournalError, Overloaded) as trouble:
@@ -101,3 +102,11 @@ class Ticker:
         assert row is not None, "due names a command that does not exist"
         deployment_id = row.state.facts.route.deployment_id
         return Ask(command_id, deployment_id, Tick(jitter=random.random()), SERVICE)  # noqa: S311 - jitter, no secret
+
+
+def _still_due(outcome: Row | Exception, now: Micros) -> bool:
+    """Whether a Tick has changed nothing: somebody has a turn, or the clock was set back meanwhile."""
+    if isinstance(outcome, Exception):
+        return True
+    due_at = next_due(outcome.state)
+    return due_at is not None and due_at <= now

@@ -45,7 +45,12 @@ from arc_es.views import ReadModels, Row
 CONFLICTS_MAX: Final = 20
 """A turn that lost this many races in a row gives up; others are making progress all the while."""
 
-Decide = Callable[[Micros], tuple[Principal, tuple[Event, ...]]]
+Decide = Callable[[Micros], tuple[Principal, tuple[Event, ...], bool]]
+"""By whom, which events, and whether these are all that was asked for; else there may be more to decide after them."""
+
+
+class TurnTaken(Exception):
+    """Somebody else has a turn of this command, and nobody wanted to wait for it. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,28 @@ class Ask:
     by: Principal
     body: bytes | None = None
     body_kind: BodyKind = "params"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One message to append for the ask at `index`; `row` and `version` are from before it."""
+
+    index: int
+    by: Principal
+    events: tuple[CommandEvent, ...]
+    final: bool
+    version: int
+    row: Row | None
+
+
+class _Many:
+    """Asks that are performed together, and what has come of each."""
+
+    def __init__(self, asks: Sequence[Ask]) -> None:
+        self.asks = asks
+        self.keys = [CommandKey(ask.deployment_id, ask.command_id) for ask in asks]
+        self.results: list[Row | Exception] = [TurnTaken()] * len(asks)
+        self.stored = False
 
 
 class Turns:
@@ -131,7 +158,7 @@ class Turns:
             await self._decided(
                 key,
                 lambda: deployments.version(deployment_id),
-                lambda now: (by, decide_deployment(intent, deployments.get(deployment_id))),
+                lambda now: (by, decide_deployment(intent, deployments.get(deployment_id)), True),
             )
 
     async def perform_payload(
@@ -141,10 +168,10 @@ class Turns:
         key = PayloadKey(command_id)
         models = self._models
 
-        def next_of(now: Micros) -> tuple[Principal, tuple[Event, ...]]:
+        def next_of(now: Micros) -> tuple[Principal, tuple[Event, ...], bool]:
             row = models.payloads.get(command_id)
             state = NO_PAYLOAD if row is None else row.payload
-            return by, decide_payload(intent, state, command_exists=models.status.get(command_id) is not None)
+            return by, decide_payload(intent, state, command_exists=models.status.get(command_id) is not None), True
 
         def version() -> int:
             row = models.payloads.get(command_id)
@@ -161,7 +188,7 @@ class Turns:
             await self._decided(
                 key,
                 lambda: tokens.version(token_id),
-                lambda now: (by, decide_token(intent, tokens.get(token_id))),
+                lambda now: (by, decide_token(intent, tokens.get(token_id)), True),
             )
 
     async def perform_log(self, name: str, next_of: Callable[[Micros], LogEvent | None]) -> None:
@@ -169,70 +196,105 @@ class Turns:
         key = LogKey(name)
         checkpoints = self._models.checkpoints
 
-        def next_events(now: Micros) -> tuple[Principal, tuple[Event, ...]]:
+        def next_events(now: Micros) -> tuple[Principal, tuple[Event, ...], bool]:
             event = next_of(now)
-            return SERVICE, () if event is None else (event,)
+            return SERVICE, () if event is None else (event,), False
 
         async with self.directory.turn(key):
             await self._decided(key, lambda: checkpoints.version(name), next_events)
 
-    async def perform_each(self, asks: Sequence[Ask], *, skip_busy: bool = False) -> list[Row | None]:
-        """Do many things with one append; what is refused or lost to somebody else is None and unchanged.
+    async def perform_each(self, asks: Sequence[Ask], *, skip_busy: bool = False) -> list[Row | Exception]:
+        """Do many things with one append; another one follows for those that had something overdue, or lost a race.
 
-        With `skip_busy` so is what somebody else has a turn of: nothing waits for one slow command.
+        Each result is the row, or why not: Rejected, JournalError, or with `skip_busy` TurnTaken. What one command is
+        asked for several times happens in this order. Rows stay up to date; look at them before anything else happens.
 
         Raises:
             JournalError: none of it could be stored.
             Overloaded: too much is going on; nothing was stored.
         """
-        results: list[Row | None] = [None] * len(asks)
-        keys = [CommandKey(ask.deployment_id, ask.command_id) for ask in asks]
+        many = _Many(asks)
         held: set[CommandKey] = set()
         try:
-            for key in sorted(keys):  # everybody in the same order, so that nobody waits in a circle
+            for key in sorted(set(many.keys)):  # everybody in the same order, so that nobody waits in a circle
                 if not self.directory.try_acquire(key):
                     if skip_busy:
                         continue
                     await self.directory.acquire(key)
                 held.add(key)
-            await self._append_each(asks, [pair for pair in enumerate(keys) if pair[1] in held], results)
+            left = [index for index, key in enumerate(many.keys) if key in held]
+            for attempt in range(CONFLICTS_MAX):
+                if not left:
+                    break
+                left = await self._append_each(many, left, is_first=not attempt)
+            for index in left:
+                many.results[index] = JournalUnavailable("Too many writers at once on one command")
         finally:
             for key in held:
                 self.directory.release(key)
-        return results
+        return many.results
 
-    async def _append_each(
-        self, asks: Sequence[Ask], mine: Sequence[tuple[int, CommandKey]], results: list[Row | None]
-    ) -> None:
+    async def _append_each(self, many: _Many, left: Sequence[int], *, is_first: bool) -> list[int]:
+        """Decide once for each of these and append all of it; returns those that have to be decided again."""
         now = self._clock.now()
-        planned: list[tuple[int, CommandKey, Principal, tuple[CommandEvent, ...], int]] = []
-        rows: dict[int, Row | None] = {}
-        for index, key in mine:
-            ask = asks[index]
-            try:
-                by, events = self._next(ask, now)
-            except Rejected:
-                continue
-            if events and (by is ask.by or isinstance(ask.intent, Tick)):
-                planned.append((index, key, by, events, self._version(ask.command_id)))
-                rows[index] = self._models.status.get(ask.command_id)
+        again, planned = await self._plan_each(many, left, now, is_first=is_first)
         if not planned:
-            return
-        payloads = await self._messages.get_many([version for *_, version in planned])
-        appends = [
-            self._append(key, version, Decision(_new_id(), now, by, events, digest(previous)))
-            for (_, key, by, events, version), previous in zip(planned, payloads, strict=True)
-        ]
+            return again
+        previous = await self._messages.get_many([plan.version for plan in planned if plan.version])
+        digests = iter([digest(payload) for payload in previous])
+        appends = []
+        for plan in planned:
+            ask, prev = many.asks[plan.index], next(digests) if plan.version else None
+            decision = Decision(_new_id(), now, plan.by, plan.events, prev)
+            appends.append(self._append(many.keys[plan.index], plan.version, decision, ask.body, ask.body_kind))
         outcomes = await self._committer.commit(appends)
         positions = [outcome for outcome in outcomes if isinstance(outcome, int)]
         if positions:
+            many.stored = True
             await self._applied(max(positions))
-        elif not any(isinstance(outcome, Conflict) for outcome in outcomes):
-            raise next(outcome for outcome in outcomes if isinstance(outcome, JournalError))
-        for (index, key, *_), outcome in zip(planned, outcomes, strict=True):
-            # One that ended by this may have left memory already: then the row from before is its last one.
-            if isinstance(outcome, int):
-                results[index] = self._models.status.get(key.command_id) or rows[index]
+        if any(isinstance(outcome, Conflict) for outcome in outcomes):
+            await self._follower.caught_up()
+        elif not many.stored and (trouble := [one for one in outcomes if isinstance(one, JournalError)]):
+            raise trouble[0]
+        for plan, outcome in zip(planned, outcomes, strict=True):
+            if isinstance(outcome, Conflict) or (isinstance(outcome, int) and not plan.final):
+                again.append(plan.index)
+            elif isinstance(outcome, int):
+                # One that ended by this may have left memory already: then the row from before is its last one.
+                row = self._models.status.get(many.asks[plan.index].command_id) or plan.row
+                assert row is not None, "an intent was accepted for a command that does not exist"
+                many.results[plan.index] = row
+            else:
+                many.results[plan.index] = outcome
+        return sorted(again)
+
+    async def _plan_each(
+        self, many: _Many, left: Sequence[int], now: Micros, *, is_first: bool
+    ) -> tuple[list[int], list[_Plan]]:
+        """What has to wait for another command of the same history, and what is to be stored now."""
+        again: list[int] = []
+        planned: list[_Plan] = []
+        taken: set[CommandKey] = set()
+        for index in left:
+            ask, key = many.asks[index], many.keys[index]
+            if key in taken:
+                again.append(index)
+                continue
+            row = self._models.status.get(ask.command_id)
+            if row is None and not (is_first and isinstance(ask.intent, Create)):
+                row = await self.recall(key)
+            try:
+                by, events, final = self._next(ask, now)
+            except Rejected as refusal:
+                many.results[index] = refusal
+                continue
+            if events:
+                taken.add(key)
+                planned.append(_Plan(index, by, events, final, 0 if row is None else row.version, row))
+            else:
+                assert row is not None, "an intent was accepted for a command that does not exist"
+                many.results[index] = row
+        return again, planned
 
     async def _decided(
         self,
@@ -247,7 +309,7 @@ class Turns:
             if attempt and isinstance(key, CommandKey):
                 await self.recall(key)
             now = self._clock.now()
-            by, events = next_of(now)
+            by, events, final = next_of(now)
             if not events:
                 return
             version = version_of()
@@ -256,7 +318,7 @@ class Turns:
             outcome = (await self._committer.commit([append]))[0]
             if isinstance(outcome, int):
                 await self._applied(outcome)
-                if by is not SERVICE:
+                if final:
                     return
             elif isinstance(outcome, Conflict):
                 await self._follower.caught_up_with(key)
@@ -268,17 +330,15 @@ class Turns:
         row = self._models.status.get(command_id)
         return 0 if row is None else row.version
 
-    def _next(self, ask: Ask, now: Micros) -> tuple[Principal, tuple[CommandEvent, ...]]:
-        """What is overdue, else what the intent makes, with who did it."""
+    def _next(self, ask: Ask, now: Micros) -> tuple[Principal, tuple[CommandEvent, ...], bool]:
+        """What is overdue, else what the intent makes, with who did it, and whether it is what the intent makes."""
         row = self._models.status.get(ask.command_id)
         state: State | None = None if row is None else row.state
-        if isinstance(ask.intent, Tick):
-            return SERVICE, decide(ask.intent, state, now)
-        if state is not None:
+        if state is not None and not isinstance(ask.intent, Tick):
             overdue = decide(Tick(), state, now)
             if overdue:
-                return SERVICE, overdue
-        return ask.by, decide(ask.intent, state, now)
+                return SERVICE, overdue, False
+        return ask.by, decide(ask.intent, state, now), True
 
     def _append(
         self,

@@ -146,6 +146,10 @@ LEASE_SECONDS_DEFAULT: Final = 60
 LEASE_SECONDS_MIN: Final = 1
 LEASE_SECONDS_MAX: Final = 43_200
 """Length of a lease. Above it: clamped."""
+RELEASE_DELAY_SECONDS_MAX: Final = 43_200
+"""Ours: rest that a holder may ask for when it gives a command back. Above it: clamped."""
+CANCEL_REASON_BYTES_MAX: Final = 1_024
+"""Ours: reason of a cancellation, in UTF-8. Above it: the rest is cut."""
 WAIT_SECONDS_MAX: Final = 60
 """How long a call may wait for something to happen (extensions). Above it: clamped."""
 ATTEMPTS_DEFAULT: Final = 20

@@ -12,7 +12,7 @@ import orjson
 from quart import Request
 
 from arc_es.domain.ids import Target
-from arc_es.domain.limits import PRINCIPAL_CHARS_MAX
+from arc_es.domain.limits import PRINCIPAL_CHARS_MAX, SKIPPED_BYTES_MAX
 from arc_es.domain.recorded import Principal
 from arc_es.domain.tokens import ADMIN, OPEN, Grant, Right
 from arc_es.http.connection import body_of, header_of
@@ -158,6 +158,22 @@ def bearer(header: str | None) -> str | None:
             return None
         return password if colon and password else None
     return None
+
+
+async def json_if_any(request: Request) -> Any:
+    """The request body as JSON, None if there is no body. Raises as `json_of`."""
+    return None if request.content_length == 0 else await json_of(request)
+
+
+async def note_of(request: Request) -> Any:
+    """A small body as JSON where it need not be there, whatever its content type; None if it is none or too large."""
+    size = request.content_length
+    if not size or size > SKIPPED_BYTES_MAX:
+        return None
+    try:
+        return orjson.loads(await body_of(request))
+    except orjson.JSONDecodeError:
+        return None
 
 
 async def json_of(request: Request) -> Any:

@@ -14,6 +14,7 @@ from arc_es.http.audit import audit_blueprint
 from arc_es.http.bodies import bodies_blueprint
 from arc_es.http.commands import commands_blueprint
 from arc_es.http.connection import BodyBudget, BodyLimits, ClientGone, Connection
+from arc_es.http.creating import creating_blueprint
 from arc_es.http.deployments import deployments_blueprint
 from arc_es.http.discovery import discovery_blueprint
 from arc_es.http.explain import explain_blueprint
@@ -33,7 +34,7 @@ ALWAYS_ANSWERED: Final = ("health.",)
 class CommandIdConverter(BaseConverter):
     """A command id in a path: not one of the words that are paths of their own (`arc.v1` 1.1)."""
 
-    regex = r"(?!(?:leases|bootstrap)$)[^/]+"
+    regex = r"(?!(?:leases|bootstrap|batch)$)[^/]+"
     part_isolating = True
 
 
@@ -57,6 +58,7 @@ class ArcApp(QuartTrio):
         for blueprint in (
             health_blueprint(api),
             leases_blueprint(api),
+            creating_blueprint(api),
             commands_blueprint(api),
             bodies_blueprint(api, storage_bytes_max),
             deployments_blueprint(api),

@@ -1,4 +1,4 @@
-"""Creating, watching and answering commands (`arc.v1` 2.1, 2.2, 2.3, 2.6, 2.7, 2.8)."""
+"""Watching, answering and cancelling commands (`arc.v1` 2.2, 2.3, 2.6, 2.7, 2.8, extensions)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from quart import Blueprint, Request, Response
 
 from arc_es.bodies import Found
 from arc_es.domain.errors import CommandNotFound
-from arc_es.domain.events import TraceContext
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import SECOND
 from arc_es.domain.recorded import Principal
-from arc_es.domain.state import PUBLIC_STATE, PendingUpload, attempt_of, lease_end_max_of
-from arc_es.http.api import Api, Caller, bearer, json_of, principal_of
+from arc_es.domain.state import PUBLIC_STATE, attempt_of, lease_end_max_of
+from arc_es.http.api import Api, Caller, bearer, json_if_any, json_of, principal_of
 from arc_es.http.connection import header_of, until_disconnected
 from arc_es.http.finding import parse_view, summary_json
 from arc_es.http.past import moment_of, row_then
@@ -27,38 +26,25 @@ from arc_es.views import Row
 from arc_es.wire import (
     WireError,
     count,
-    create_answer,
-    parse_create,
+    parse_cancel,
     parse_object,
     parse_response,
     parse_wait,
     required,
     target_json,
-    valid_traceparent,
-    valid_tracestate,
 )
 
 
 def commands_blueprint(api: Api) -> Blueprint:
-    """Everything under /commands but leases and discovery."""
+    """Everything under /commands/{commandId}."""
     blueprint = Blueprint("commands", __name__)
     service = api.service
-
-    @blueprint.post("/commands")
-    async def create(request: Request) -> Response:
-        caller = await api.caller(request, "create")
-        wanted = parse_create(await json_of(request), service.now(), caller.must_create)
-        command_id, row = await service.create(wanted, caller.principal, _trace(request))
-        answer = create_answer(command_id, PUBLIC_STATE[type(row.state)])
-        if isinstance(row.state, PendingUpload):
-            answer["storageUpload"] = api.links(request).storage_upload(command_id)
-        return json_response(answer)
 
     @blueprint.get("/commands/<command:command_id>")
     async def status(request: Request, command_id: str) -> Response:
         caller = await api.caller(request, "read")
         wait_seconds, moment = parse_wait(request.args.get("waitSeconds")), moment_of(request)
-        show = _full if parse_view(request) else _status
+        show = _full if parse_view(request) else status_json
         await api.covered(caller, command_id)
         if moment is not None:
             return json_response(await _status_then(api, request, command_id, moment))
@@ -88,6 +74,14 @@ def commands_blueprint(api: Api) -> Blueprint:
         row = await service.complete_upload(command_id, size, caller.principal)
         return json_response({"commandId": command_id, "state": PUBLIC_STATE[type(row.state)]})
 
+    @blueprint.post("/commands/<command:command_id>/cancel")
+    async def cancel(request: Request, command_id: str) -> Response:
+        caller = await api.caller(request, "cancel")
+        reason = parse_cancel(await json_if_any(request))
+        await api.covered(caller, command_id)
+        row = await service.holding.cancel(command_id, reason, caller.principal)
+        return json_response(await status_json(api, request, command_id, row))
+
     @blueprint.get("/commands/<command:command_id>/payload")
     async def payload(request: Request, command_id: str) -> Response:
         caller = await api.caller(request, "read")
@@ -102,7 +96,8 @@ def commands_blueprint(api: Api) -> Blueprint:
     return blueprint
 
 
-async def _status(api: Api, request: Request, command_id: str, row: Row) -> dict[str, Any]:
+async def status_json(api: Api, request: Request, command_id: str, row: Row) -> dict[str, Any]:
+    """The status of a command (`arc.v1` 2.2)."""
     state = row.state
     target = api.service.target_of(state.facts)
     body: dict[str, Any] = {
@@ -122,7 +117,7 @@ async def _awaited(api: Api, request: Request, command_id: str, wait_seconds: fl
 
 async def _status_then(api: Api, request: Request, command_id: str, moment: Moment) -> dict[str, Any]:
     row, besides = await row_then(api, command_id, moment)
-    return {**await _status(api, request, command_id, row), **besides}
+    return {**await status_json(api, request, command_id, row), **besides}
 
 
 async def _full(api: Api, request: Request, command_id: str, seen: Row) -> dict[str, Any]:
@@ -154,13 +149,6 @@ async def _payload(api: Api, request: Request, caller: Caller, command_id: str) 
     if answer is not None:
         found["response"] = links.answer(command_id, answer)
     return found
-
-
-def _trace(request: Request) -> TraceContext | None:
-    traceparent = valid_traceparent(header_of(request, b"traceparent"))
-    if traceparent is None:
-        return None
-    return TraceContext(traceparent=traceparent, tracestate=valid_tracestate(header_of(request, b"tracestate")))
 
 
 async def _by_signed_query(api: Api, request: Request, command_id: str) -> Principal:

@@ -1,21 +1,26 @@
-"""Pulling work: acquire and release leases (`arc.v1` 2.4, 2.5)."""
+"""Pulling work: acquire, renew and release leases (`arc.v1` 2.4, 2.5, extensions "Pulling work")."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from quart import Blueprint, Request, Response
 
+from arc_es.domain.errors import LeaseNotFound
 from arc_es.envelopes import Envelopes
-from arc_es.http.api import Api, json_of
+from arc_es.holding import Renewed
+from arc_es.http.api import Api, json_of, note_of
 from arc_es.http.connection import ended_in_slash, until_disconnected
 from arc_es.http.problems import json_response
-from arc_es.wire import parse_lease
+from arc_es.wire import format_time
+from arc_es.wire_leases import parse_lease, parse_release, parse_renew
 
 
 def leases_blueprint(api: Api) -> Blueprint:
-    """POST /commands/leases and /commands/leases/{leaseId}/release."""
+    """POST /commands/leases, /commands/leases/{leaseId}/release and /commands/leases/{leaseId}/renew."""
     blueprint = Blueprint("leases", __name__)
+    holding = api.service.holding
 
     @blueprint.post("/commands/leases")
     async def lease(request: Request) -> Response:
@@ -34,8 +39,27 @@ def leases_blueprint(api: Api) -> Blueprint:
     @blueprint.post("/commands/leases/<lease_id>/release")
     async def release(request: Request, lease_id: str) -> Response:
         caller = await api.caller(request, "lease")
-        api.must_cover(caller, await api.service.held(lease_id))
-        await api.service.release(lease_id, caller.principal)
+        delay = parse_release(await note_of(request))
+        api.must_cover(caller, await holding.held(lease_id))
+        await holding.release(lease_id, caller.principal, delay)
         return Response(b"")
 
+    @blueprint.post("/commands/leases/<lease_id>/renew")
+    async def renew(request: Request, lease_id: str) -> Response:
+        caller = await api.caller(request, "lease")
+        seconds = parse_renew(await json_of(request))
+        (row,) = await holding.believed([lease_id])
+        if row is None:
+            raise LeaseNotFound
+        api.must_cover(caller, row)
+        renewed = (await holding.renew({lease_id: seconds}, caller.principal))[lease_id]
+        if isinstance(renewed, Exception):
+            raise renewed
+        return json_response({**renewed_json(renewed), "cancelled": renewed.cancelled})
+
     return blueprint
+
+
+def renewed_json(renewed: Renewed) -> dict[str, Any]:
+    """A renewed lease."""
+    return {"leaseId": renewed.lease_id, "leaseExpiresAt": format_time(renewed.expires_at)}

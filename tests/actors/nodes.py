@@ -15,7 +15,8 @@ from arc_es.domain.ids import Micros, Target
 from arc_es.domain.limits import SECOND
 from arc_es.domain.recorded import CommandKey, Principal
 from arc_es.journal.memory import MemoryJournal
-from arc_es.wire import CreateRequest, InlineBody, LeaseRequest, SuccessResponse
+from arc_es.wire import CreateRequest, InlineBody, SuccessResponse
+from arc_es.wire_leases import LeaseRequest
 from tests.http.driver import Clock
 
 BY = Principal("tester", "admin")

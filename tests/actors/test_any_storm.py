@@ -109,7 +109,7 @@ class Crowd:
 
     async def release(self, node: Node) -> None:
         if self.granted:
-            await node.service.release(self.random.choice(self.granted)[1], BY)
+            await node.service.holding.release(self.random.choice(self.granted)[1], BY)
 
 
 STEPS = st.sampled_from(["create", "create_with_key", "lease", "lease", "respond", "release", "time"])

@@ -68,7 +68,7 @@ async def test_a_lease_of_another_node_is_released() -> None:
         await create(first)
         (granted,) = await first.service.lease(lease_request(), BY)
         async with letting_go(journal):
-            await second.service.release(granted.lease_id, BY)
+            await second.service.holding.release(granted.lease_id, BY)
 
 
 @pytest.mark.parametrize("second_knows_it", [True, False])
@@ -103,7 +103,7 @@ async def test_what_nobody_made_is_unknown_and_what_nobody_leased_has_no_answer(
         with pytest.raises(CommandNotFound):
             await node.service.status("cmd_none")
         with pytest.raises(LeaseNotFound):
-            await node.service.release("lease_none", BY)
+            await node.service.holding.release("lease_none", BY)
         command_id = await create(node)
         with pytest.raises(InvalidStateTransition):
             await node.service.respond(command_id, answer(b"1"), BY)
@@ -116,6 +116,6 @@ async def test_an_answer_is_not_refused_for_good_while_nobody_can_say() -> None:
         with pytest.raises(JournalUnavailable):
             await node.service.respond("cmd_of_another_node", answer(b"1"), BY)
         with pytest.raises(JournalUnavailable):
-            await node.service.release("lease_of_another_node", BY)
+            await node.service.holding.release("lease_of_another_node", BY)
         with pytest.raises(CommandNotFound):
             await node.service.status("cmd_of_another_node")

@@ -78,7 +78,7 @@ async def test_a_release_and_an_answer_at_the_same_version() -> None:
 
         async def release() -> None:
             try:
-                await one.service.release(granted.lease_id, BY)
+                await one.service.holding.release(granted.lease_id, BY)
             except LeaseNotFound as error:
                 refused.append(error)
 
@@ -113,7 +113,7 @@ async def test_what_is_overdue_is_stored_even_if_the_intent_is_refused() -> None
         (granted,) = await node.service.lease(lease_request(), BY)
         clock.advance(30)
         with pytest.raises(LeaseNotFound):
-            await node.service.release(granted.lease_id, BY)
+            await node.service.holding.release(granted.lease_id, BY)
         assert await event_types(node, command_id) == ["CommandCreated", "CommandLeased", "LeaseExpired"]
 
 

@@ -43,12 +43,14 @@ TOKEN: Final = {
 }
 
 BODIES: Final[dict[str, list[Any]]] = {
-    "commands.create": [CREATE, {"deploymentId": "fuzz", "command": "c", "params": {"mode": "storage", "size": 3}}],
+    "creating.create": [CREATE, {"deploymentId": "fuzz", "command": "c", "params": {"mode": "storage", "size": 3}}],
     "commands.respond": [SUCCESS, FAILURE, {"status": "success", "response": {"mode": "storage", "size": 3}}],
     "commands.upload_complete": [{"size": 3}],
     "commands.put_payload": [{"params": INLINE, "response": SUCCESS}],
     "leases.lease": [LEASE, {"deploymentId": "fuzz", "maxLeases": 1}],
-    "leases.release": [{"leaseId": "lease_1"}, None],
+    "commands.cancel": [{"reason": "no longer needed"}, None],
+    "leases.release": [{"leaseId": "lease_1"}, {"delaySeconds": 1}, None],
+    "leases.renew": [{"leaseSeconds": 30}],
     "discovery.bootstrap": [
         {"deploymentId": "fuzz", "role": "sender"},
         {"deploymentId": "fuzz", "role": "receiver", "target": "indexer"},

@@ -54,6 +54,9 @@ lease-worker        yes   403    403     403     yes      403   403       403   
 lease-mailer        yes   403    403     403     yes      403   403       403     403      403        yes
 lease-operator      yes   403    403     403     yes      403   403       403     403      403        yes
 lease-whole         yes   403    403     403     yes      yes   403       403     403      403        yes
+renew               yes   403    403     403     yes      yes   403       403     403      403        yes
+renew-mailer        yes   403    403     403     yes      403   403       403     403      403        yes
+renew-unknown       404   403    403     403     404      404   404       403     403      403        404
 release             yes   403    403     403     yes      yes   403       403     403      403        yes
 release-mailer      yes   403    403     403     yes      403   403       403     403      403        yes
 release-unknown     404   403    403     403     404      404   404       403     403      403        404
@@ -82,6 +85,10 @@ proof-unknown       404   403    403     403     403      403   403       404   
 export              yes   403    403     403     403      403   403       yes     403      403        yes
 export-dep          yes   403    403     403     403      403   403       yes     403      403        yes
 export-time         yes   403    403     403     403      403   403       403     403      403        yes
+cancel              yes   yes    yes     403     403      403   403       403     403      403        yes
+cancel-mailer       yes   yes    yes     403     403      403   403       403     403      403        yes
+cancel-operator     yes   yes    yes     403     403      403   403       403     403      403        yes
+cancel-unknown      404   404    404     404     403      403   403       403     403      403        404
 """
 COLUMNS, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 
@@ -149,6 +156,8 @@ class World:
             "put": ("PUT", "/commands/demo_2/payload", {"params": inline(b"{}")}),
             "events": ("GET", f"/commands/{command}/events", None),
             "lease": ("POST", "/commands/leases", a_lease(target=leased.get(detail))),
+            "renew": ("POST", f"/commands/leases/{lease}/renew", {"leaseSeconds": 30}),
+            "cancel": ("POST", f"/commands/{command}/cancel", {"reason": "no longer needed"}),
             "release": ("POST", f"/commands/leases/{lease}/release", None),
             "respond": ("PUT", f"/commands/{held}/response", success()),
             "bootstrap-sender": ("POST", "/commands/bootstrap", {"deploymentId": "dep", "role": "sender"}),

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from arc_es.domain.deployments import DeploymentIntent
 from arc_es.domain.events import Body, DeclaredTarget, DeploymentDeclared, TargetObserved
 from arc_es.domain.ids import Delivery, Micros, Target
-from arc_es.domain.intents import Create, Intent, Release, Renew, RespondSuccess
+from arc_es.domain.intents import Cancel, Create, Intent, Release, Renew, RespondSuccess
 from arc_es.domain.limits import IDEMPOTENCY_WINDOW, SECOND
-from arc_es.domain.state import PUBLIC_STATE, Dispatched, Leased, Pending, State, next_due
+from arc_es.domain.state import PUBLIC_STATE, Dispatched, Failed, Leased, Pending, State, next_due
 from projections import Projections, due, pending
 from projections.pending import PendingProjection
 from tests.domain.strategies import LEASE_IDS, PAUSES, intents
@@ -39,6 +39,7 @@ class Naive:
         self.reserved: set[str] = set()
         self.taken: set[str] = set()
         self.creates: list[tuple[tuple[str, str, str, str | None], str]] = []
+        self.cancelled: dict[str, tuple[str, Micros]] = {}
 
     def follow(self, command_id: str, before: State | None) -> None:
         """Something was stored for this command."""
@@ -46,6 +47,9 @@ class Naive:
         if before is None:
             route, key = facts.route, facts.options.idempotency_key
             self.creates.append(((route.deployment_id, route.target_id, route.command, key), command_id))
+        after = self.world.states[command_id]
+        if isinstance(before, Leased) and isinstance(after, Failed) and after.origin == "cancel":
+            self.cancelled[before.lease_id] = (command_id, before.expires_at)
         if command_id not in self.params_at and facts.params_place is not None:
             self.params_at[command_id] = self.world.versions[command_id]
         self.reserved.discard(command_id)
@@ -149,7 +153,9 @@ class Run:
     def _lease_id_in_use(self, intent: Intent) -> bool:
         """The service makes a new id for every lease; the pool of ids here is small on purpose."""
         wanted = getattr(intent, "lease_id", None)
-        return any(isinstance(state, Leased) and state.lease_id == wanted for state in self.world.states.values())
+        return wanted in self.naive.cancelled or any(
+            isinstance(state, Leased) and state.lease_id == wanted for state in self.world.states.values()
+        )
 
     def end_lease(self) -> None:
         command_id = self.draw(st.sampled_from(COMMAND_IDS))
@@ -194,6 +200,9 @@ class Run:
         held = {state.lease_id: name for name, state in states.items() if isinstance(state, Leased)}
         assert held == {lease: name for lease in LEASE_IDS if (name := models.status.holder_of(lease))}
         assert next((at for at, _ in self.naive.due()), None) == models.due.next_at()
+        told = {name: one for name in LEASE_IDS if (one := models.cancelled.get(name, self.world.now)) is not None}
+        expected_cancelled = {name: one for name, one in self.naive.cancelled.items() if one[1] > self.world.now}
+        assert expected_cancelled == {name: (one.command_id, one.expires_at) for name, one in told.items()}
         for delivery in DELIVERIES:
             self._check_rests(delivery)
             self._check_queues(delivery)
@@ -241,6 +250,7 @@ def intents_of(lease_id: str) -> st.SearchStrategy[Intent]:
         st.builds(Renew, lease_id=st.just(lease_id), seconds=st.sampled_from([1, 2, 60])),
         st.builds(Release, lease_id=st.just(lease_id), delay=st.sampled_from([0, 0, 1, SECOND])),
         st.builds(RespondSuccess, response=answers),
+        st.builds(Cancel, reason=st.just("")),
     )
 
 
@@ -272,6 +282,7 @@ def contents(models: Projections, now: Micros) -> dict[str, Any]:
         told[f"types {deployment}"] = [deployments.type_of(deployment, target) for target in TARGETS]
         told[f"targets {deployment}"] = list(deployments.known_targets(deployment))
         told[f"deployment {deployment}"] = (deployments.get(deployment), deployments.version(deployment))
+    told["cancelled"] = models.cancelled.dump()
     told["due"] = models.due.take_due(FAR, ALL)
     told["keys"] = len(models.idempotency)
     told["declared"] = deployments.declared()

@@ -26,12 +26,12 @@ from arc_es.wire import (
     integer,
     parse_base64,
     parse_body,
-    parse_lease,
     parse_response,
     parse_time,
     parse_wait,
     valid_tracestate,
 )
+from arc_es.wire_leases import parse_lease
 
 T = TypeVar("T")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
