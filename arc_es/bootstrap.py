@@ -1,24 +1,17 @@
-"""The composition root: the only place that knows every part. Lifetimes nest; what starts first stops last.
-
-data dir and nats-server > bridge > journal > follower, ticker > HTTP
-"""
+"""The composition root: the only place that knows every part, and wires them into a node."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-import signal
-import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
-from hypercorn.config import Config as HypercornConfig
 
 from arc_es import __version__
 from arc_es.actors.follower import Follower
@@ -26,34 +19,27 @@ from arc_es.actors.messages import Messages
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Turns
 from arc_es.actors.waiters import Waiters
-from arc_es.archive.archiver import archive_for_ever
 from arc_es.archive.segment import ArchiveDamaged
 from arc_es.asof import AsOf, QueuesThen, in_child, queues_of
 from arc_es.bodies import Bodies
 from arc_es.config import Config
-from arc_es.dispatch.http import open_http_pusher
 from arc_es.dispatch.null import NullPusher
-from arc_es.domain import limits
 from arc_es.domain.state import PUBLIC_STATE, TERMINAL
 from arc_es.envelopes import Envelopes
 from arc_es.garbage import no_garbage_collection
+from arc_es.http.accepting import ALONE, Neighbours
 from arc_es.http.api import Api
 from arc_es.http.app import ArcApp
-from arc_es.http.server import allow_open_files, serve_http
 from arc_es.index import Index
-from arc_es.journal.server import ServerError
-from arc_es.journal.subjects import event_subject
-from arc_es.keyring import KEY_BYTES, KeyFileError, KeyRing, open_ring
+from arc_es.keyring import KEY_BYTES, KeyRing
 from arc_es.links import Links
 from arc_es.lookup import Lookup
 from arc_es.payloads import Payloads
 from arc_es.ports import (
     BodyStore,
-    BodyStoreMismatch,
     Clock,
     Journal,
     JournalError,
-    JournalMismatch,
     JournalUnavailable,
     Overloaded,
     Pusher,
@@ -63,19 +49,16 @@ from arc_es.proof.checkpoints import Checkpoints
 from arc_es.proof.proving import Proving
 from arc_es.pushing import Pushing, Sending
 from arc_es.service import Service
-from arc_es.snapshots.child import Aside, aside_of
+from arc_es.snapshots.child import Aside
 from arc_es.snapshots.fold import Moment, models_at
-from arc_es.snapshots.folder import FOLDER, Snapshots
+from arc_es.snapshots.folder import Snapshots
 from arc_es.snapshots.writer import SnapshotWriter
 from arc_es.storage.memory import MemoryBodyStore
-from arc_es.stores import CONNECT_RETRY_SECONDS, CannotStart, open_stores
+from arc_es.stores import CONNECT_RETRY_SECONDS
 from arc_es.sweep import Sweep
 from arc_es.views import ReadModels
 from projections import Projections
 
-EXIT_OK: Final = 0
-EXIT_CANNOT_START: Final = 1
-EXIT_BUG: Final = 70
 RESEAL_RETRY_SECONDS: Final = 5.0
 
 log = logging.getLogger("arc_es")
@@ -83,7 +66,10 @@ log = logging.getLogger("arc_es")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One assembled service with its loops, not running yet."""
+    """One assembled service with its loops, not running yet.
+
+    leads: whether it does what one process of a data dir does for all of them.
+    """
 
     service: Service
     follower: Follower
@@ -97,6 +83,7 @@ class Node:
     checkpoints: Checkpoints | None = None
     snapshots: Snapshots | None = None
     writer: SnapshotWriter | None = None
+    leads: bool = True
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Replay the journal, then follow it, tick and push, for ever; started when the replay is done."""
@@ -108,14 +95,18 @@ class Node:
                 nursery.start_soon(self.follower.run)
                 await self.follower.wait_ready()
             nursery.start_soon(self.ticker.run)
-            nursery.start_soon(self.sweep.run)
             nursery.start_soon(self.pushing.run)
-            nursery.start_soon(self._reseal)
-            if self.checkpoints is not None:
-                nursery.start_soon(self.checkpoints.run)
-            if self.writer is not None:
-                nursery.start_soon(self.writer.run)
+            if self.leads:
+                self._lead(nursery)
             task_status.started()
+
+    def _lead(self, nursery: trio.Nursery) -> None:
+        nursery.start_soon(self.sweep.run)
+        nursery.start_soon(self._reseal)
+        if self.checkpoints is not None:
+            nursery.start_soon(self.checkpoints.run)
+        if self.writer is not None:
+            nursery.start_soon(self.writer.run)
 
     async def _restore(self, journal: Journal) -> None:
         """Begin with the newest snapshot that can be used."""
@@ -171,12 +162,15 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     proving: Proving | None = None,
     snapshots: Snapshots | None = None,
     aside: Aside | None = None,
+    leads: bool = True,
+    neighbours: Neighbours = ALONE,
 ) -> Node:
     """All parts of a service on a journal, wired together.
 
     keys: without them, one that is forgotten at the end. index_dir: without it, the index is in memory.
     proving: without it nothing is signed. snapshots: what to start from. aside: runs `arc-es` in a process of its own;
-    without it no snapshots are written, and the past is folded here.
+    without it no snapshots are written, and the past is folded here. leads: see `Node`. neighbours: the processes that
+    serve together with this one.
     """
     models = models or Projections(config.finished_in_memory_max)
     keys = keys or KeyRing(secrets.token_bytes(KEY_BYTES))
@@ -184,15 +178,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     messages = Messages(journal, config.cache_bytes_max)
     follower = Follower(journal, models, messages)
     index = _index(index_dir, follower, models)
-    turns = Turns(
-        journal,
-        models,
-        follower,
-        messages,
-        clock,
-        actors_max=config.actors_max,
-        append_seconds_max=config.append_seconds_max,
-    )
+    turns = _turns(config, journal, models, follower, messages, clock)
     journal.reserve_for(partial(_live, models))
     waiters = Waiters(models.pending, models.status, clock, config.waiters_max, config.waiters_per_target_max)
     bodies = Bodies(messages, store or MemoryBodyStore())
@@ -205,7 +191,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     offer = partial(_offer, models, waiters, pushing)
     ticker = Ticker(turns, models, clock, offer)
     follower.on_leasable = offer
-    follower.on_applied = ticker.nudge
+    follower.on_applied = partial(_applied, follower, ticker, neighbours)
     service = Service(
         journal=journal,
         models=models,
@@ -219,11 +205,33 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
         lookup=lookup,
         index=index,
         exports=exports,
+        applied_by_others=lambda: neighbours.applied_max,
         as_of=_as_of(aside, journal, lookup, follower, clock, config),
     )
     sweep = _sweep(config, models, follower, bodies, turns, lookup, clock)
     writer = None if aside is None else SnapshotWriter(models, aside, config)
-    return Node(service, follower, ticker, pushing, sweep, models, keys, index, journal, checkpoints, snapshots, writer)
+    parts = service, follower, ticker, pushing, sweep, models, keys, index, journal
+    return Node(*parts, checkpoints, snapshots, writer, leads)
+
+
+def _turns(
+    config: Config, journal: Journal, models: Projections, follower: Follower, messages: Messages, clock: Clock
+) -> Turns:
+    return Turns(
+        journal,
+        models,
+        follower,
+        messages,
+        clock,
+        actors_max=config.actors_max,
+        append_seconds_max=config.append_seconds_max,
+    )
+
+
+def _applied(follower: Follower, ticker: Ticker, neighbours: Neighbours) -> None:
+    """A message was applied, and what waits for it has not been told yet."""
+    neighbours.applied(follower.applied)
+    ticker.nudge()
 
 
 def _as_of(
@@ -336,148 +344,3 @@ def build_app(service: Service, config: Config, keys: KeyRing) -> ArcApp:
         bodies_bytes_max=config.request_bodies_bytes_max,
         storage_bytes_max=config.storage_bytes_max,
     )
-
-
-def run(config: Config) -> int:
-    """Run the service until SIGTERM or Ctrl-C; returns the exit status."""
-    logging.basicConfig(
-        level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    failures: list[BaseException] = []
-    bugs = False
-    try:
-        trio.run(_serve, config)
-    except* (
-        CannotStart,
-        KeyFileError,
-        ServerError,
-        BodyStoreMismatch,
-        JournalMismatch,
-        JournalUnavailable,
-        OSError,
-    ) as group:
-        failures.extend(_leaves(group))
-    except* Exception as group:
-        log.critical("The service ends because of a bug or a damaged journal", exc_info=group)
-        bugs = True
-    for failure in failures:
-        print(f"arc-es: {failure}", file=sys.stderr)  # noqa: T201 - the console of a command line program
-    if bugs:
-        return EXIT_BUG
-    return EXIT_CANNOT_START if failures else EXIT_OK
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
-
-
-async def _serve(config: Config) -> None:
-    listener = _listen(config)
-    allow_open_files(config.connections_max)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with (
-            _snapshots(config) as snapshots,
-            open_stores(config) as (journal, store),
-            _pusher(config) as pusher,
-            trio.open_nursery() as nursery,
-        ):
-            keys = open_ring(config, SystemClock().now())
-            proving = Proving.of_data_dir(config.data_dir, event_subject)
-            node = assemble(
-                journal,
-                config,
-                store=store,
-                keys=keys,
-                pusher=pusher,
-                index_dir=config.data_dir / "index",
-                proving=proving,
-                snapshots=snapshots,
-                aside=aside_of(config),
-            )
-            app = build_app(node.service, config, keys)
-
-            stop = trio.Event()
-
-            async def watch_signals() -> None:
-                async for number in signals:
-                    if stop.is_set():
-                        log.warning("%s again: stopping at once", signal.Signals(number).name)
-                        nursery.cancel_scope.cancel()
-                    log.info("%s: draining, up to %g s", signal.Signals(number).name, config.drain_seconds_max)
-                    node.service.drain()
-                    stop.set()
-
-            nursery.start_soon(watch_signals)
-            await nursery.start(_run_http, app, listener, config, stop.wait, node, nursery.cancel_scope)
-            await nursery.start(node.run)
-            nursery.start_soon(archive_for_ever, journal, node.index, config)
-            host, port = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            print(f"arc-es ready on http://{shown}:{port}", flush=True)  # noqa: T201 - the one line on stdout
-
-
-async def _run_http(  # noqa: ASYNC128 - hypercorn says that it has started
-    app: ArcApp,
-    listener: socket.socket,
-    config: Config,
-    stop: Any,
-    node: Node,
-    everything: trio.CancelScope,
-    task_status: trio.TaskStatus[Any],
-) -> None:
-    """Serve until `stop` returns, the requests under way are answered and pushes ended; then end everything else."""
-    limit = config.connections_max
-    await serve_http(app, _hypercorn(config), listener, connections_max=limit, until=stop, task_status=task_status)
-    with trio.move_on_after(config.drain_seconds_max):
-        await node.pushing.drained()
-        if node.checkpoints is not None:
-            await node.checkpoints.last()
-    if node.writer is not None:
-        await node.writer.last()
-    everything.cancel()
-
-
-def _hypercorn(config: Config) -> HypercornConfig:
-    settings = HypercornConfig()
-    settings.graceful_timeout = config.drain_seconds_max
-    settings.keep_alive_max_requests = sys.maxsize
-    settings.h11_max_incomplete_size = limits.HEAD_BYTES_MAX
-    settings.include_server_header = False
-    settings.errorlog = logging.getLogger("arc_es.hypercorn")
-    return settings
-
-
-def _listen(config: Config) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        listener = socket.create_server((config.host, config.port), family=family, backlog=1024)
-    except OSError as error:
-        raise CannotStart(
-            f"cannot listen on {config.bind}: {error.strerror}. Is another arc-es running?"
-            " Choose another address with --bind HOST:PORT."
-        ) from error
-    listener.setblocking(False)  # noqa: FBT003 - a positional-only parameter
-    return listener
-
-
-@asynccontextmanager
-async def _snapshots(config: Config) -> AsyncGenerator[Snapshots, None]:
-    """What to start from; it is read while nats-server reads its own store."""
-    snapshots = Snapshots(config.data_dir / FOLDER)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(snapshots.prepare)
-        yield snapshots
-
-
-@asynccontextmanager
-async def _pusher(config: Config) -> AsyncGenerator[Pusher, None]:
-    """What pushes: over HTTP, or nothing."""
-    if config.push == "null":
-        yield NullPusher()
-    else:
-        async with open_http_pusher(config.pushes_max) as pusher:
-            yield pusher

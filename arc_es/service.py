@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -59,7 +62,7 @@ from arc_es.holding import Holding
 from arc_es.leasing import Granted, Leasing, Poll, target_of
 from arc_es.lookup import Lookup
 from arc_es.payloads import PayloadRequest, Payloads
-from arc_es.ports import BodyStore, Clock, Journal, JournalFull, Message, Slot
+from arc_es.ports import BodyStore, Clock, Journal, JournalError, JournalFull, Message, Slot
 from arc_es.proof.export import Exports
 from arc_es.pushing import Pushing
 from arc_es.responding import Responding
@@ -76,6 +79,9 @@ from arc_es.wire import (
     SuccessResponse,
 )
 from arc_es.wire_leases import LeaseRequest
+
+ABREAST_SECONDS_MAX: Final = 2.0
+"""How long a request waits until this process knows what another one of the same service knew before."""
 
 log = logging.getLogger("arc_es")
 
@@ -108,12 +114,14 @@ class Service:
         index: CommandIndex,
         as_of: AsOf,
         exports: Exports | None = None,
+        applied_by_others: Callable[[], int] = lambda: 0,
     ) -> None:
         self._journal = journal
         self._models = models
         self._follower = follower
         self._turns = turns
         self._clock = clock
+        self._applied_by_others = applied_by_others
         self._long_waits = LongWaits()
         self._bodies = bodies
         self._pushing = pushing
@@ -395,6 +403,16 @@ class Service:
     def applied(self) -> int:
         """The position up to which everything has been applied."""
         return self._follower.applied
+
+    async def abreast(self) -> None:
+        """Wait until everything is applied that another process of this service may have answered with by now.
+
+        Not for long, and not while the journal is away: what is known is better than no answer.
+        """
+        position = self._applied_by_others()
+        if position > self._follower.applied and self._journal.available:
+            with trio.move_on_after(ABREAST_SECONDS_MAX), suppress(JournalError):
+                await self._follower.reached(position)
 
     def replay_progress(self) -> dict[str, float | int]:
         """How far the replay at start is."""

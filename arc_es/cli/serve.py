@@ -53,6 +53,6 @@ def serve(  # one option a setting
     if settings.log_level.upper() not in _LOG_LEVELS:
         advice = f"write one of {', '.join(_LOG_LEVELS)}"
         raise CommandFailure(f"log_level is {settings.log_level!r}", advice=advice, exit_status=EXIT_USAGE)
-    from arc_es.bootstrap import run
+    from arc_es.serving import run
 
     return run(settings)

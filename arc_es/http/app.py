@@ -80,8 +80,10 @@ class ArcApp(QuartTrio):
         """The answer to a request; never raises but for a client that is gone."""
         try:
             endpoint, arguments = self._routes.match(request.path, request.method)
-            if not self.api.service.ready and not endpoint.startswith(ALWAYS_ANSWERED):
-                raise Refusal("NOT_READY", "The service is replaying its journal; see /readyz")
+            if not endpoint.startswith(ALWAYS_ANSWERED):
+                if not self.api.service.ready:
+                    raise Refusal("NOT_READY", "The service is replaying its journal; see /readyz")
+                await self.api.service.abreast()
             return await self._handlers[endpoint](request, **arguments)
         except ClientGone:
             raise

@@ -24,6 +24,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from arc_es.domain import limits
+from arc_es.http.accepting import ALONE, Neighbours, SharedListener
 from arc_es.http.connection import ClientGone
 from arc_es.http.problems import raw_problem
 from arc_es.http.protocol import Http1, Tasks
@@ -196,6 +197,7 @@ async def serve_http(
     *,
     connections_max: int,
     until: Callable[[], Awaitable[None]],
+    neighbours: Neighbours = ALONE,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `until` returns; then accept nothing more and give what is under way `graceful_timeout` seconds.
@@ -213,12 +215,15 @@ async def serve_http(
                 await _turn_away(stream)
             else:
                 await trio.aclose_forcefully(stream)
+            neighbours.connections(len(connections.child_tasks) - 1)
 
         async with trio.open_nursery() as accepting:
             accept = partial(trio.serve_listeners, handler_nursery=connections)
-            accepting.start_soon(accept, handle, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))])
+            shared = SharedListener(listener, neighbours, lambda: len(connections.child_tasks))
+            accepting.start_soon(accept, handle, [shared])
             task_status.started()
             await until()
+            neighbours.leave()
             accepting.cancel_scope.cancel()
         await context.terminated.set()
         for connection in serving:

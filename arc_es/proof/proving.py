@@ -30,9 +30,15 @@ class Proving:
     subject_of: Callable[[Key], str]
 
     @classmethod
-    def of_data_dir(cls, data_dir: Path, subject_of: Callable[[Key], str]) -> Self:
-        """What lies in a data dir; made if it is missing. Raises KeyFileError, OSError."""
-        return cls(checkpoint_seeds(data_dir), Tiles(in_directory(data_dir / TREE_DIR)), subject_of)
+    def of_data_dir(
+        cls, data_dir: Path, subject_of: Callable[[Key], str], own: Callable[[Path], Path] = lambda folder: folder
+    ) -> Self:
+        """What lies in a data dir; made if it is missing. own: the part of a folder that only this process uses.
+
+        Raises:
+            KeyFileError, OSError.
+        """
+        return cls(checkpoint_seeds(data_dir), Tiles(in_directory(own(data_dir / TREE_DIR))), subject_of)
 
     def parts(
         self,

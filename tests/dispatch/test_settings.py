@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from arc_es.bootstrap import _pusher
 from arc_es.config import Config, ConfigError, load
 from arc_es.dispatch.http import HttpPusher
 from arc_es.dispatch.null import NullPusher
+from arc_es.serving import open_pusher
 
 
 @pytest.mark.parametrize(("push", "kind"), [("http", HttpPusher), ("null", NullPusher)])
 async def test_the_setting_names_the_pusher(push: str, kind: type[object]) -> None:
-    async with _pusher(load(environ={"ARC_PUSH": push})) as pusher:
+    async with open_pusher(load(environ={"ARC_PUSH": push})) as pusher:
         assert isinstance(pusher, kind)
 
 

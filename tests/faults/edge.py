@@ -11,9 +11,9 @@ from typing import Any
 
 import trio
 
-from arc_es.bootstrap import _hypercorn
 from arc_es.config import Config
 from arc_es.http import server
+from arc_es.serving import hypercorn_settings
 from tests.http import driver
 
 SECONDS_MAX = 10
@@ -37,7 +37,7 @@ async def serving(app: Any, config: Config) -> AsyncIterator[int]:
     async def serve(task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC128 - passes it on
         await server.serve_http(
             app,
-            _hypercorn(config),
+            hypercorn_settings(config),
             listener,
             connections_max=config.connections_max,
             until=trio.sleep_forever,

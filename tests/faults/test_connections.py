@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import trio
 
-from arc_es.bootstrap import _hypercorn, assemble, build_app
+from arc_es.bootstrap import assemble, build_app
 from arc_es.config import Config
 from arc_es.http import server
 from arc_es.journal.memory import MemoryJournal
 from arc_es.keyring import KeyRing
+from arc_es.serving import hypercorn_settings
 
 SECONDS_MAX = 10
 REQUESTS = {
@@ -49,7 +50,7 @@ async def serving() -> AsyncIterator[int]:
     listener.settimeout(0)
 
     async def serve(task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC128 - passes it on
-        settings = _hypercorn(config)
+        settings = hypercorn_settings(config)
         until = trio.sleep_forever
         await server.serve_http(app, settings, listener, connections_max=10, until=until, task_status=task_status)
 
