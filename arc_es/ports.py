@@ -81,7 +81,7 @@ class Append:
 
     key: the history it belongs to. expected: the version of that history, i.e. the position of its last message, 0 if
     it has none. id: the decision id, for recognising one's own message. body: raw bytes stored as a message of their
-    own, exactly one position before this one.
+    own, exactly one position before this one. together: what is stored right before this one, all of it or nothing.
     """
 
     key: Key
@@ -90,6 +90,7 @@ class Append:
     payload: bytes
     body: bytes | None = None
     body_kind: BodyKind = "params"
+    together: tuple[Append, ...] = ()
 
 
 AppendOutcome: TypeAlias = int | JournalError
@@ -113,7 +114,7 @@ class Journal(Protocol):
     """An append-only log of histories, each guarded by its version. Positions grow over all histories together."""
 
     async def append(self, appends: Sequence[Append]) -> list[AppendOutcome]:
-        """Store messages, each by itself or not at all; at most one of each history.
+        """Store messages, each by itself (or with what belongs to it) or not at all; at most one of each history.
 
         Returns one outcome for each, in order, after all are durable; raises no JournalError but JournalClosed.
         """

@@ -84,11 +84,14 @@ class Committer:
     async def _look(self, append: Append) -> AppendOutcome | None:
         """The settled outcome as the leader's last message shows it; None: not settled yet."""
         try:
-            last = await self._journal.last(append.key)
+            for part in (append, *append.together):
+                last = await self._journal.last(part.key)
+                if last is None or last.position == part.expected:
+                    continue
+                if decode(last.payload).id != part.id:
+                    return Conflict(f"Message {last.position} was stored first")
+                if part is append:
+                    return last.position
         except JournalUnavailable:
-            return None
-        if last is None or last.position == append.expected:
-            return None
-        if decode(last.payload).id == append.id:
-            return last.position
-        return Conflict(f"Message {last.position} was stored first")
+            pass
+        return None

@@ -94,16 +94,20 @@ class MemoryJournal:
             return JournalFull("The journal has no room")
         if self.fault is Fault.LOST_SEND:
             return OutcomeUnknown("The journal did not answer")
-        history = self._histories.get(item.key, [])
-        if (history[-1] if history else 0) != item.expected:
+        parts = (*item.together, item)
+        if any(self._version(part.key) != part.expected for part in parts):
             outcome: AppendOutcome = Conflict("Another message came first")
-        elif self.bytes_max is not None and self._bytes + _size_bytes(item) > self.bytes_max:
+        elif self.bytes_max is not None and self._bytes + sum(map(_size_bytes, parts)) > self.bytes_max:
             return JournalFull("The journal has no room")
         else:
-            outcome = self._store(item)
+            outcome = [self._store(part) for part in parts][-1]
         if self.fault is Fault.LOST_ACK:
             return OutcomeUnknown("The journal did not answer")
         return outcome
+
+    def _version(self, key: Key) -> int:
+        history = self._histories.get(key)
+        return history[-1] if history else 0
 
     def _store(self, item: Append) -> int:
         self._bytes += _size_bytes(item)

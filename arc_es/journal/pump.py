@@ -3,7 +3,7 @@
 With `sync_interval: always` the disk sets the pace. So one group is under way at a time; what arrives meanwhile gathers
 and leaves as the next group: as one atomic batch, or as single messages where those cost less (`pace`). A refused batch
 stored nothing; its halves are then sent in the same way, and so on, until each member has an outcome of its own. The
-smallest batch is one append with its body.
+smallest batch is one append with its body and what else belongs to it.
 
 All but `append` and `watch` runs inside the bridge's loop, as plain calls.
 """
@@ -99,10 +99,10 @@ class _Call:
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """One append, at `index` of its call. `messages` counts its body too."""
+    """One append, at `index` of its call, with what is stored together with it. `messages` counts bodies too."""
 
-    append: Append
-    subject: str
+    parts: tuple[Append, ...]
+    subjects: tuple[str, ...]
     call: _Call
     index: int
     messages: int
@@ -219,11 +219,10 @@ class Pump:
                 item = call.items[0]
                 messages += item.messages
                 size_bytes += item.size_bytes
-                if group and (
-                    messages > GROUP_MESSAGES_MAX or size_bytes > GROUP_BYTES_MAX or item.subject in subjects
-                ):
+                is_full = messages > GROUP_MESSAGES_MAX or size_bytes > GROUP_BYTES_MAX
+                if group and (is_full or not subjects.isdisjoint(item.subjects)):
                     return group
-                subjects.add(item.subject)
+                subjects.update(item.subjects)
                 group.append(self._next_of(call))
             self._calls.popleft()
         return group
@@ -341,10 +340,12 @@ class Pump:
 
 
 def _item(call: _Call, index: int, append: Append) -> _Item:
-    size_bytes = len(append.payload) + len(append.body or b"")
-    if size_bytes > MESSAGE_BYTES_MAX:
-        raise ValueError(f"A message of {size_bytes} bytes is larger than {MESSAGE_BYTES_MAX}")
-    return _Item(append, event_subject(append.key), call, index, 1 if append.body is None else 2, size_bytes)
+    parts = (*append.together, append)
+    sizes_bytes = [len(part.payload) + len(part.body or b"") for part in parts]
+    if max(sizes_bytes) > MESSAGE_BYTES_MAX:
+        raise ValueError(f"A message of {max(sizes_bytes)} bytes is larger than {MESSAGE_BYTES_MAX}")
+    messages = sum(1 if part.body is None else 2 for part in parts)
+    return _Item(parts, tuple([event_subject(part.key) for part in parts]), call, index, messages, sum(sizes_bytes))
 
 
 def _fits(items: Iterable[_Item], messages: int, size_bytes: int) -> bool:
@@ -355,12 +356,13 @@ def _fits(items: Iterable[_Item], messages: int, size_bytes: int) -> bool:
 
 
 def _frames(item: _Item) -> list[_Frame]:
-    """The messages of an append: its body, if it has one, then the event."""
-    append = item.append
-    event: _Frame = (item.subject, append.payload, {HEADER_EXPECTED: str(append.expected), HEADER_ID: append.id})
-    if append.body is None:
-        return [event]
-    return [(body_subject(append.key, append.body_kind), append.body, {}), event]
+    """The messages of an append, part for part: the body, if there is one, then the event."""
+    frames: list[_Frame] = []
+    for part, subject in zip(item.parts, item.subjects, strict=True):
+        if part.body is not None:
+            frames.append((body_subject(part.key, part.body_kind), part.body, {}))
+        frames.append((subject, part.payload, {HEADER_EXPECTED: str(part.expected), HEADER_ID: part.id}))
+    return frames
 
 
 def _answer(message: Incoming) -> int | JournalError | None:

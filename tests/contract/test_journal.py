@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 import trio.testing
@@ -69,6 +71,31 @@ async def test_any_id_names_a_history_of_its_own(journal: Journal, deployment: s
         await seen.wait_for(last)
         nursery.cancel_scope.cancel()
     assert keys == [message.key for message in seen.messages]
+
+
+# --- together
+
+
+async def test_what_belongs_together_is_stored_right_before_it(journal: Journal) -> None:
+    link = replace(item(command("a"), "link"), together=(item(command("b"), "new", body=b"BODY"),))
+    (at, other) = positions(await journal.append([link, item(command("c"), "other")]))
+    assert await journal.read([at - 2, at - 1, at]) == [b"BODY", b"new", b"link"]
+    assert [Message(at - 1, command("b"), b"new")] == await journal.history(command("b"))
+    assert other > at
+    (late,) = await journal.append([item(command("b"), "again")])
+    assert isinstance(late, Conflict)
+
+
+@pytest.mark.parametrize("taken", ["a", "b"])
+async def test_what_belongs_together_is_stored_whole_or_not_at_all(journal: Journal, taken: str) -> None:
+    (end,) = positions(await journal.append([item(command(taken), "first")]))
+    link = replace(item(command("a"), "link"), together=(item(command("b"), "new", body=b"BODY"),))
+    refused, stored = await journal.append([link, item(command("c"), "other")])
+    (other,) = positions([stored])
+    assert isinstance(refused, Conflict)
+    assert [Message(end, command(taken), b"first")] == await journal.history(command(taken))
+    assert await journal.history(command("b" if taken == "a" else "a")) == []
+    assert await journal.last(command("c")) == Message(other, command("c"), b"other")
 
 
 # --- bodies
