@@ -92,6 +92,24 @@ class Bodies:
             return inline(await self._whole(kept.ref))
         return self._remembered(kept), None
 
+    async def copied(self, slot: Slot, row: Row) -> Stored:
+        """The params of a command as those of another one: bodies are never shared, so each goes with its command.
+
+        Raises:
+            BodyMissing: they are gone.
+            BodyStoreError, JournalError: they cannot be copied now.
+        """
+        found = await self.params(row)
+        if isinstance(found, Inline):
+            return inline(binascii.a2b_base64(found.base64), found.base64)
+        assert isinstance(found, InStore), "params that were never uploaded are not copied"
+        async with self.store.read(found.ref) as reader:
+            await self.store.upload(slot, reader.chunks, reader.size)
+        kept = await self.store.seal(slot)
+        if kept is None:
+            raise BodyStoreError("The copy of the params is gone")
+        return self._remembered(kept), None
+
     def _remembered(self, kept: StoredBody) -> Body:
         self._stored_at[kept.ref] = trio.current_time()
         return in_store(kept)

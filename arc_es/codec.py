@@ -45,6 +45,7 @@ EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
         e.CommandFailed,
         e.CommandExpired,
         e.LateResponseRecorded,
+        e.CommandRedriven,
         e.CommandArchived,
         e.PayloadStored,
         e.TokenCreated,

@@ -65,6 +65,7 @@ from arc_es.payloads import PayloadRequest, Payloads
 from arc_es.ports import BodyStore, Clock, Journal, JournalError, JournalFull, Message, Slot
 from arc_es.proof.export import Exports
 from arc_es.pushing import Pushing
+from arc_es.redriving import Redriving
 from arc_es.responding import Responding
 from arc_es.sealing import CannotUnseal, Sealer
 from arc_es.summaries import CommandIndex
@@ -128,6 +129,7 @@ class Service:
         self.as_of = as_of
         self._lookup = lookup
         self._responding = Responding(self._lookup, turns, follower, bodies)
+        self._redriving = Redriving(self._lookup, models, turns, bodies, clock)
         self._payloads = Payloads(models, turns, bodies, lookup)
         self._transfers = Transfers(self._lookup, models, turns, bodies, self._payloads)
         self._leasing = Leasing(
@@ -241,6 +243,12 @@ class Service:
         """The params are uploaded, all `size` bytes of them. Raises as `Transfers.complete_upload`."""
         row = await self._transfers.complete_upload(command_id, size, by)
         return await self._pushed(command_id, row)
+
+    async def redrive(self, command_id: str, by: Principal) -> tuple[str, Row]:
+        """Let a command that FAILED or EXPIRED run again as a new one, or find the one that does. As `Redriving`."""
+        self.need_room()
+        redriven = await self._redriving.redrive(command_id, by)
+        return redriven.command_id, await self._pushed(redriven.command_id, await self.known(redriven.command_id))
 
     async def status(self, command_id: str, wait_seconds: float = 0) -> Row:
         """The command as it is now, or as soon as it is terminal, at the latest after `wait_seconds`.

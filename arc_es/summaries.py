@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from arc_es.domain.events import (
     CommandDispatched,
@@ -16,9 +16,10 @@ from arc_es.domain.events import (
     CommandLeased,
     CommandSucceeded,
     Event,
+    FailureOrigin,
 )
 from arc_es.domain.ids import Micros, ResourceType
-from arc_es.domain.state import PUBLIC_STATE, TERMINAL, Leased, State, attempt_of
+from arc_es.domain.state import PUBLIC_STATE, TERMINAL, Expired, Failed, Leased, State, attempt_of
 
 ERROR_CHARS_MAX: Final = 1_000
 """Of code and message of an error as a list shows them; the answer of the command has all of it."""
@@ -26,6 +27,8 @@ ERROR_CHARS_MAX: Final = 1_000
 Order: TypeAlias = Literal["asc", "desc"]
 STATES: Final = tuple(dict.fromkeys(PUBLIC_STATE.values()))
 """The words that `state` may be."""
+ORIGINS: Final[tuple[FailureOrigin, ...]] = get_args(FailureOrigin)
+"""The words that `origin` may be."""
 
 
 @dataclass(slots=True)
@@ -56,7 +59,7 @@ class Summary:
     """One command of a list. Times in microseconds since the epoch; None: it is not so, or not known.
 
     dispatched_at: when it was last leased or pushed. agent: who last held it, if it gave its id. lease_id: only while a
-    receiver holds it.
+    receiver holds it. origin: only of what FAILED. redrive_of, redriven_as: what it repeats, and its newest repetition.
     """
 
     command_id: str
@@ -79,6 +82,9 @@ class Summary:
     lease_id: str | None = None
     lease_expires_at: Micros | None = None
     agent: str | None = None
+    origin: FailureOrigin | None = None
+    redrive_of: str | None = None
+    redriven_as: str | None = None
 
 
 def summary_of(command_id: str, state: State, traces: Traces) -> Summary:
@@ -106,7 +112,20 @@ def summary_of(command_id: str, state: State, traces: Traces) -> Summary:
         lease_id=None if held is None else held.lease_id,
         lease_expires_at=None if held is None else held.expires_at,
         agent=traces.agent,
+        origin=origin_of(state),
+        redrive_of=facts.options.redrive_of,
+        redriven_as=redriven_as(state),
     )
+
+
+def origin_of(state: State) -> FailureOrigin | None:
+    """Why the command failed, None if it did not."""
+    return state.origin if isinstance(state, Failed) else None
+
+
+def redriven_as(state: State) -> str | None:
+    """The id of the newest redrive of the command, None if there is none."""
+    return state.redriven_as if isinstance(state, Failed | Expired) else None
 
 
 # --- asking for a page
@@ -138,12 +157,17 @@ EVERYTHING: Final = Reach()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Find:
-    """One page of a list: all that is given must hold. created_after <= created < created_before."""
+    """One page of a list: all that is given must hold. created_after <= created < created_before.
+
+    origin: of what FAILED. redriven: only what was redriven, or only what was not.
+    """
 
     deployment_id: str | None = None
     target_id: str | None = None
     command: str | None = None
     state: str | None = None
+    origin: str | None = None
+    redriven: bool | None = None
     labels: tuple[tuple[str, str], ...] = ()
     created_after: Micros | None = None
     created_before: Micros | None = None
@@ -218,4 +242,6 @@ def _mark(find: Find) -> str:
     """Names the filters and the order; limit and rights may differ from page to page."""
     whose = (find.deployment_id, find.target_id, find.command, find.state)
     filters = [*whose, sorted(find.labels), find.created_after, find.created_before, find.order]
+    if find.origin is not None or find.redriven is not None:
+        filters += [find.origin, find.redriven]
     return hashlib.sha256(json.dumps(filters).encode()).hexdigest()[:16]

@@ -26,13 +26,13 @@ class Projections:
     """The read models of one node. Not a source of truth: everything here is folded from the journal.
 
     finished_max: ended commands that are kept in memory, once `findable` says that they can be found elsewhere; None:
-    all. on_change and on_late tell who does that: of each change, and of late responses to commands that are gone.
+    all. on_change and on_late tell who does that: of each change, and of what happens to commands that are gone.
     on_cancelled tells whoever can reach the holder of a lease that its command was cancelled.
     """
 
     def __init__(self, finished_max: int | None = None) -> None:
         self.on_change: Callable[[Change, Sequence[Event]], None] = lambda change, events: None
-        self.on_late: Callable[[str, int], None] = lambda command_id, position: None
+        self.on_late: Callable[[str, Recorded], None] = lambda command_id, recorded: None
         self.on_cancelled: Callable[[CancelledLease], None] = lambda lease: None
         self._finished_max = finished_max
         self.status = StatusProjection(finished_max)
@@ -71,7 +71,7 @@ class Projections:
         change = self.status.apply(key, recorded)
         self.stats.count(len(recorded.events))
         if change is None:
-            self.on_late(key.command_id, recorded.position)
+            self.on_late(key.command_id, recorded)
             return None
         self.stats.apply(change)
         self.due.apply(change)

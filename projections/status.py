@@ -1,22 +1,26 @@
 """The folded state of every command that is live or ended lately, and which command a live lease holds.
 
 Of those that have ended only the last `finished_max` stay, and what cannot be found elsewhere yet. To a command that
-has ended only a late response can happen, or that it is archived, which changes nothing that anybody else has to know.
-So what passes by is let pass; whoever wants the command reads its whole history, and puts the row back with `restore`.
+has ended only a late response can happen, or that it is redriven or archived, which changes nothing that anybody else
+has to know. So what passes by is let pass; whoever wants the command reads its whole history, and puts the row back
+with `restore`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from arc_es.domain.errors import ImpossibleHistory
-from arc_es.domain.events import CommandArchived, LateResponseRecorded
+from arc_es.domain.events import CommandArchived, CommandRedriven, LateResponseRecorded
 from arc_es.domain.recorded import CommandKey, Recorded
 from arc_es.domain.state import TERMINAL, Leased, State, fold
 from projections.change import Change, Row
 from projections.plain import Plain
 from projections.rows import Cold, opened, pieces
+
+_LATE: Final = (LateResponseRecorded, CommandRedriven, CommandArchived)
 
 
 class StatusProjection:
@@ -181,4 +185,4 @@ def _folded(command_id: str, row: Row | None, recorded: Recorded) -> Row:
 
 
 def _is_late(recorded: Recorded) -> bool:
-    return bool(recorded.events) and type(recorded.events[0]) in (LateResponseRecorded, CommandArchived)
+    return bool(recorded.events) and type(recorded.events[0]) in _LATE

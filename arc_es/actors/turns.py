@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -55,7 +55,10 @@ class TurnTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One intent for one command, with the bytes of the body that its event will refer to, if that is a message."""
+    """One intent for one command, with the bytes of the body that its event will refer to, if that is a message.
+
+    with_new: the making of a command that nobody has heard of, stored right before this, or neither is.
+    """
 
     command_id: str
     deployment_id: str
@@ -63,6 +66,7 @@ class Ask:
     by: Principal
     body: bytes | None = None
     body_kind: BodyKind = "params"
+    with_new: Ask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,12 @@ class Turns:
             if not isinstance(ask.intent, Create):  # nearly all creates are of new commands; the others meet a Conflict
                 await self.recall(key)
             await self._decided(
-                key, lambda: self._version(ask.command_id), lambda now: self._next(ask, now), ask.body, ask.body_kind
+                key,
+                lambda: self._version(ask.command_id),
+                lambda now: self._next(ask, now),
+                ask.body,
+                ask.body_kind,
+                with_new=ask.with_new,
             )
             row = await self.recall(key)
             assert row is not None, "an intent was accepted for a command that does not exist"
@@ -246,7 +255,10 @@ class Turns:
         for plan in planned:
             ask, prev = many.asks[plan.index], next(digests) if plan.version else None
             decision = Decision(_new_id(), now, plan.by, plan.events, prev)
-            appends.append(self._append(many.keys[plan.index], plan.version, decision, ask.body, ask.body_kind))
+            append = self._append(many.keys[plan.index], plan.version, decision, ask.body, ask.body_kind)
+            if ask.with_new is not None and plan.final:
+                append = replace(append, together=(self._new(ask.with_new, now),))
+            appends.append(append)
         outcomes = await self._committer.commit(appends)
         positions = [outcome for outcome in outcomes if isinstance(outcome, int)]
         if positions:
@@ -303,6 +315,8 @@ class Turns:
         next_of: Decide,
         body: bytes | None = None,
         body_kind: BodyKind = "params",
+        *,
+        with_new: Ask | None = None,
     ) -> None:
         """Decide and append until there is nothing more to decide."""
         for attempt in range(CONFLICTS_MAX):
@@ -315,6 +329,8 @@ class Turns:
             version = version_of()
             previous = digest(await self._messages.get(version)) if version else None
             append = self._append(key, version, Decision(_new_id(), now, by, events, previous), body, body_kind)
+            if with_new is not None and final:
+                append = replace(append, together=(self._new(with_new, now),))
             outcome = (await self._committer.commit([append]))[0]
             if isinstance(outcome, int):
                 await self._applied(outcome)
@@ -351,6 +367,11 @@ class Turns:
         wanted: Body | None = needs_body(decision.events[-1])
         beside = body if wanted is not None and wanted.place == "message" else None
         return Append(key, version, decision.id, encode(decision), beside, body_kind)
+
+    def _new(self, ask: Ask, now: Micros) -> Append:
+        """The first message of a command."""
+        decision = Decision(_new_id(), now, ask.by, decide(ask.intent, None, now))
+        return self._append(CommandKey(ask.deployment_id, ask.command_id), 0, decision, ask.body, ask.body_kind)
 
     async def _applied(self, position: int) -> None:
         """Wait for the follower. Shielded: the turn may not end before its own decision is in the state."""

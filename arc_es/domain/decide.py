@@ -26,6 +26,7 @@ from arc_es.domain.events import (
     CommandExpired,
     CommandFailed,
     CommandLeased,
+    CommandRedriven,
     CommandSucceeded,
     DeliveryFailed,
     LateResponseRecorded,
@@ -43,6 +44,7 @@ from arc_es.domain.intents import (
     Intent,
     Lease,
     LoseParams,
+    Redrive,
     RejectDelivery,
     Release,
     Renew,
@@ -101,6 +103,8 @@ def decide(intent: Intent, state: State | None, now: Micros) -> Events:  # noqa:
             return _renew(intent, state, now)
         case Cancel():
             return _cancel(intent, state)
+        case Redrive():
+            return _redrive(intent, state)
         case CompleteUpload():
             return _complete_upload(intent, state)
         case Dispatch():
@@ -141,6 +145,7 @@ def _create(intent: Create, state: State | None, now: Micros) -> Events:
             not_before=intent.not_before,
             labels=intent.labels,
             trace=intent.trace,
+            redrive_of=intent.redrive_of,
         ),
     )
 
@@ -265,6 +270,12 @@ def _cancel(intent: Cancel, state: State) -> Events:
     if isinstance(state, TERMINAL):
         return ()
     return (CommandFailed(attempt=attempt_of(state), origin="cancel", code="CANCELLED", message=intent.reason),)
+
+
+def _redrive(intent: Redrive, state: State) -> Events:
+    if not isinstance(state, Failed | Expired):
+        raise InvalidStateTransition("Only a command that is FAILED or EXPIRED can be redriven")
+    return (CommandRedriven(redriven_as=intent.redriven_as),) if state.redriven_as == intent.newest else ()
 
 
 def _dispatch(intent: Dispatch, state: State, now: Micros) -> Events:

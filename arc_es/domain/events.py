@@ -110,7 +110,8 @@ class CommandCreated:
 
     params is None while the caller still has to upload them (PENDING_UPLOAD); `upload_size` is then the announced size,
     a hint, and `upload_until` the end of the upload window. `params_digest` (hex SHA-256 over the mode and the bytes or
-    the announced size, `arc.v1` 4.5) is there with an idempotency key.
+    the announced size, `arc.v1` 4.5) is there with an idempotency key. redrive_of: the ended command that this one
+    repeats.
     """
 
     deployment_id: str
@@ -130,6 +131,7 @@ class CommandCreated:
     not_before: Micros | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     trace: TraceContext | None = None
+    redrive_of: str | None = None
 
 
 @record
@@ -239,6 +241,13 @@ class LateResponseRecorded:
 
 
 @record
+class CommandRedriven:
+    """Somebody had it run again, as a new command, which was stored together with this."""
+
+    redriven_as: str
+
+
+@record
 class CommandArchived:
     """All messages of the command before this one, `messages` of them, went to a segment file, bodies included.
 
@@ -326,6 +335,7 @@ CommandEvent: TypeAlias = (
     | CommandFailed
     | CommandExpired
     | LateResponseRecorded
+    | CommandRedriven
     | CommandArchived
 )
 DeploymentEvent: TypeAlias = DeploymentDeclared | TargetObserved

@@ -33,6 +33,7 @@ class Create:
     not_before: Micros | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     trace: TraceContext | None = None
+    redrive_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,14 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Redrive:
+    """Let the ended command run again as the new command `redriven_as`, if its newest redrive still is `newest`."""
+
+    redriven_as: str
+    newest: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
     """The service is about to push the command; `seconds` is the length of the delivery lease."""
 
@@ -132,6 +141,7 @@ Intent: TypeAlias = (
     | RespondSuccess
     | RespondError
     | Cancel
+    | Redrive
     | Dispatch
     | RejectDelivery
     | LoseParams

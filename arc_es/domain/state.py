@@ -28,6 +28,7 @@ from arc_es.domain.events import (
     CommandExpired,
     CommandFailed,
     CommandLeased,
+    CommandRedriven,
     CommandSucceeded,
     DeliveryFailed,
     Event,
@@ -71,6 +72,7 @@ class Options:
     not_before: Micros | None = None
     labels: tuple[tuple[str, str], ...] = ()
     trace: TraceContext | None = None
+    redrive_of: str | None = None
 
 
 @value
@@ -141,7 +143,7 @@ class Succeeded:
 
 @value
 class Failed:
-    """Final: an error was accepted, or the service gave up (`origin` says which)."""
+    """Final: an error was accepted, or the service gave up (`origin` says which). `redriven_as`: the newest redrive."""
 
     facts: Facts
     attempt: int
@@ -150,11 +152,12 @@ class Failed:
     origin: FailureOrigin
     answer: int
     late: tuple[int, ...] = ()
+    redriven_as: str | None = None
 
 
 @value
 class Expired:
-    """Final: the deadline passed, or the upload window closed."""
+    """Final: the deadline passed, or the upload window closed. `redriven_as` as in `Failed`."""
 
     facts: Facts
     attempt: int
@@ -162,6 +165,7 @@ class Expired:
     lease_end_max: Micros
     reason: ExpiryReason
     late: tuple[int, ...] = ()
+    redriven_as: str | None = None
 
 
 Terminal: TypeAlias = Succeeded | Failed | Expired
@@ -233,7 +237,7 @@ def _created(state: None, event: CommandCreated, at: Micros) -> State:
         event.retry,
     )
     plain = event.idempotency_key is None and event.trace is None and event.priority == 0
-    if plain and event.not_before is None and not event.labels:
+    if plain and event.not_before is None and not event.labels and event.redrive_of is None:
         options = NO_OPTIONS
     else:
         options = Options(
@@ -243,6 +247,7 @@ def _created(state: None, event: CommandCreated, at: Micros) -> State:
             event.not_before,
             tuple(sorted(event.labels.items())),
             event.trace,
+            event.redrive_of,
         )
     params = event.params
     if params is None:
@@ -312,9 +317,18 @@ def _late(state: Terminal, event: LateResponseRecorded, at: Micros) -> State:
     late = (*state.late, short_digest(event.sha256))
     if isinstance(state, Succeeded):
         return Succeeded(state.facts, state.attempt, state.ended_at, state.lease_end_max, state.answer, late)
+    return _after_the_end(state, late, state.redriven_as)
+
+
+def _redriven(state: Failed | Expired, event: CommandRedriven, at: Micros) -> State:
+    return _after_the_end(state, state.late, event.redriven_as)
+
+
+def _after_the_end(state: Failed | Expired, late: tuple[int, ...], redriven_as: str | None) -> State:
+    facts, attempt, ended_at, lease_end_max = state.facts, state.attempt, state.ended_at, state.lease_end_max
     if isinstance(state, Failed):
-        return Failed(state.facts, state.attempt, state.ended_at, state.lease_end_max, state.origin, state.answer, late)
-    return Expired(state.facts, state.attempt, state.ended_at, state.lease_end_max, state.reason, late)
+        return Failed(facts, attempt, ended_at, lease_end_max, state.origin, state.answer, late, redriven_as)
+    return Expired(facts, attempt, ended_at, lease_end_max, state.reason, late, redriven_as)
 
 
 def _archived(state: Terminal, event: CommandArchived, at: Micros) -> State:
@@ -352,6 +366,8 @@ TRANSITIONS: Final[Mapping[tuple[type[Any], type[Any]], Move]] = {
     (Succeeded, LateResponseRecorded): Move((Succeeded,), _late),
     (Failed, LateResponseRecorded): Move((Failed,), _late),
     (Expired, LateResponseRecorded): Move((Expired,), _late),
+    (Failed, CommandRedriven): Move((Failed,), _redriven),
+    (Expired, CommandRedriven): Move((Expired,), _redriven),
     (Succeeded, CommandArchived): Move((Succeeded,), _archived),
     (Failed, CommandArchived): Move((Failed,), _archived),
     (Expired, CommandArchived): Move((Expired,), _archived),

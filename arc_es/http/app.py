@@ -24,6 +24,7 @@ from arc_es.http.health import health_blueprint
 from arc_es.http.leases import leases_blueprint
 from arc_es.http.problems import Refusal, response_of
 from arc_es.http.proof import proof_blueprint
+from arc_es.http.redriving import redriving_blueprint
 from arc_es.http.tokens import tokens_blueprint
 
 Handler = Callable[..., Awaitable[Response]]
@@ -60,6 +61,7 @@ class ArcApp(QuartTrio):
             leases_blueprint(api),
             creating_blueprint(api),
             commands_blueprint(api),
+            redriving_blueprint(api),
             bodies_blueprint(api, storage_bytes_max),
             deployments_blueprint(api),
             audit_blueprint(api),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quart import Blueprint, Request, Response
 
 from arc_es.domain.events import TraceContext
@@ -9,6 +11,7 @@ from arc_es.domain.state import PUBLIC_STATE, PendingUpload
 from arc_es.http.api import Api, json_of
 from arc_es.http.connection import header_of
 from arc_es.http.problems import json_response
+from arc_es.views import Row
 from arc_es.wire import create_answer, parse_create, valid_traceparent, valid_tracestate
 
 
@@ -22,12 +25,17 @@ def creating_blueprint(api: Api) -> Blueprint:
         caller = await api.caller(request, "create")
         wanted = parse_create(await json_of(request), service.now(), caller.must_create)
         command_id, row = await service.create(wanted, caller.principal, _trace(request))
-        answer = create_answer(command_id, PUBLIC_STATE[type(row.state)])
-        if isinstance(row.state, PendingUpload):
-            answer["storageUpload"] = api.links(request).storage_upload(command_id)
-        return json_response(answer)
+        return json_response(created_json(api, request, command_id, row))
 
     return blueprint
+
+
+def created_json(api: Api, request: Request, command_id: str, row: Row) -> dict[str, Any]:
+    """The answer to a create."""
+    answer = create_answer(command_id, PUBLIC_STATE[type(row.state)])
+    if isinstance(row.state, PendingUpload):
+        answer["storageUpload"] = api.links(request).storage_upload(command_id)
+    return answer
 
 
 def _trace(request: Request) -> TraceContext | None:

@@ -11,7 +11,7 @@ from arc_es.domain.ids import OPERATOR, ResourceType, Target
 from arc_es.domain.tokens import Grant
 from arc_es.http.api import Api
 from arc_es.http.problems import json_response
-from arc_es.summaries import STATES, BadCursor, Find, Order, Reach, Summary, cursor_of, place_of
+from arc_es.summaries import ORIGINS, STATES, BadCursor, Find, Order, Reach, Summary, cursor_of, place_of
 from arc_es.wire import format_time, parse_time, target_json, wrong_shape
 
 LIMIT_DEFAULT: Final = 100
@@ -44,6 +44,7 @@ def parse_find(request: Request, reach: Reach) -> Find:
     state = given.get("state")
     if state is not None and state not in STATES:
         raise wrong_shape(f"state must be one of {', '.join(STATES)}")
+    origin = _origin(given.get("origin"), state)
     times = {name: given.get(name) for name in ("createdAfter", "createdBefore")}
     after, before = (None if text is None else parse_time(text, name) for name, text in times.items())
     find = Find(
@@ -51,6 +52,8 @@ def parse_find(request: Request, reach: Reach) -> Find:
         target_id=given.get("target"),
         command=given.get("command"),
         state=state,
+        origin=origin,
+        redriven=_redriven(given.get("redriven")),
         labels=tuple(sorted({_label(text) for text in given.getlist("label")})),
         created_after=after,
         created_before=before,
@@ -73,6 +76,22 @@ def parse_view(request: Request) -> bool:
     if view not in (None, "full"):
         raise wrong_shape("view must be full")
     return view is not None
+
+
+def _origin(origin: str | None, state: str | None) -> str | None:
+    if origin is None:
+        return None
+    if origin not in ORIGINS:
+        raise wrong_shape(f"origin must be one of {', '.join(ORIGINS)}")
+    if state not in (None, "FAILED"):
+        raise wrong_shape("origin says why a command FAILED, so state can be nothing else")
+    return origin
+
+
+def _redriven(text: str | None) -> bool | None:
+    if text not in (None, "true", "false"):
+        raise wrong_shape("redriven must be true or false")
+    return None if text is None else text == "true"
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -138,6 +157,9 @@ def summary_json(api: Api, summary: Summary) -> dict[str, Any]:
         "responseSizeBytes": summary.response_bytes,
         "leaseId": summary.lease_id,
         "agent": summary.agent,
+        "origin": summary.origin,
+        "redriveOf": summary.redrive_of,
+        "redrivenAs": summary.redriven_as,
     }
     entry |= {name: value for name, value in maybe.items() if value is not None}
     if summary.error is not None:

@@ -25,9 +25,10 @@ from typing import Final, TypeVar
 import trio
 
 from arc_es.codec import digest
-from arc_es.domain.events import Event
+from arc_es.domain.events import CommandRedriven, Event
+from arc_es.domain.recorded import Recorded
 from arc_es.index import query, schema
-from arc_es.index.rows import Batch, Change, Entry, labels_of, values_of, write
+from arc_es.index.rows import Batch, Change, Entry, Late, labels_of, values_of, write
 from arc_es.ports import Journal, JournalUnavailable, Overloaded
 from arc_es.summaries import Find, Page
 
@@ -65,7 +66,7 @@ class Index:
         self._finding = trio.Lock()
         self._under_way: threading.Event | None = None
         self._entries: dict[str, Entry] = {}
-        self._late: list[tuple[int, str]] = []
+        self._late: list[Late] = []
         self._changed = trio.Event()
         self._wanted = trio.Event()
         self._committed = trio.Event()
@@ -162,10 +163,12 @@ class Index:
             entry = self._entries[row.command_id] = Entry(row, change.position if change.before is None else 0)
         entry.traces.follow(events, change.at)
 
-    def note_late(self, command_id: str, position: int) -> None:
-        """A command that has ended and is not in memory any more has had a late response."""
-        if position > self._stand.position and not self.damaged:
-            self._late.append((position, command_id))
+    def note_late(self, command_id: str, recorded: Recorded) -> None:
+        """Something happened to a command that has ended and is not in memory any more."""
+        if recorded.position > self._stand.position and not self.damaged:
+            event = recorded.events[-1]
+            redriven_as = event.redriven_as if isinstance(event, CommandRedriven) else None
+            self._late.append(Late(recorded.position, redriven_as, command_id))
 
     def applied(self, ready: bool) -> None:  # noqa: FBT001 - as the follower calls it
         """Whatever was noted has been applied, too. ready: the replay at start is done."""

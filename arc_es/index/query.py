@@ -94,11 +94,14 @@ def statement_of(find: Find, deployment_id: str | None, target_id: str | None) -
     for column, wanted in (
         ("deployment_id", deployment_id),
         ("target_id", target_id),
-        ("state", find.state),
+        ("state", None if find.origin is not None and find.state == "FAILED" else find.state),  # one says the other
         ("command", find.command),
+        ("origin", find.origin),
     ):
         if wanted is not None:
             need(f"c.{column} = ?", wanted)
+    if find.redriven is not None:
+        need(f"c.redriven_as IS {'NOT ' if find.redriven else ''}NULL")
     for label in others:
         label_of_it = f"o.created_at = {created} AND o.n = {n}"
         need(f"EXISTS (SELECT 1 FROM labels o WHERE o.key = ? AND o.value = ? AND {label_of_it})", *label)  # noqa: S608

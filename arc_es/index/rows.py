@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from arc_es.domain.ids import Micros
 from arc_es.domain.state import PUBLIC_STATE, TERMINAL, Leased, State, attempt_of
 from arc_es.index.schema import COLUMNS
-from arc_es.summaries import Summary, Traces
+from arc_es.summaries import Summary, Traces, origin_of, redriven_as
 from arc_es.views import Row
 
 PIECES: Final = (256, 32, 4, 1)
@@ -57,13 +57,21 @@ class Entry:
         mine.error = theirs.error if mine.error is None else mine.error
 
 
+class Late(NamedTuple):
+    """The version of an ended command after something happened to it, and what it was redriven as, if that was it."""
+
+    version: int
+    redriven_as: str | None
+    command_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction writes. late: ids and versions of ended commands that had a late response."""
+    """What one transaction writes. late: what happened to ended commands that are not in memory any more."""
 
     commands: list[Values]
     labels: list[Values]
-    late: list[tuple[int, str]]
+    late: list[Late]
     position: int
     digest: str
 
@@ -99,6 +107,9 @@ def values_of(entry: Entry) -> Values:
         None if held is None else held.lease_id,
         None if held is None else held.expires_at,
         traces.agent,
+        origin_of(state),
+        options.redrive_of,
+        redriven_as(state),
         row.version,
         row.params_at,
         row.answer_at,
@@ -138,10 +149,15 @@ def summary_from(values: Sequence[Any]) -> Summary:
         lease_id=named["lease_id"],
         lease_expires_at=named["lease_expires_at"],
         agent=named["agent"],
+        origin=named["origin"],
+        redrive_of=named["redrive_of"],
+        redriven_as=named["redriven_as"],
     )
 
 
-_SETTLED: Final = ("n", "id", "deployment_id", "target_id", "target_type", "command", "created_at", "labels")
+_SETTLED: Final = frozenset(
+    {"n", "id", "deployment_id", "target_id", "target_type", "command", "created_at", "labels", "redrive_of"}
+)
 _ONCE_SAID: Final = ("dispatched_at", "agent", "response_bytes", "error_code", "error_message")
 """Columns that a change that says nothing of them leaves as they are."""
 
@@ -170,6 +186,9 @@ def _pieces(rows: list[Values]) -> Iterator[list[Values]]:
             at += size
 
 
+_UPDATE_LATE: Final = "UPDATE commands SET version = ?, redriven_as = coalesce(?, redriven_as) WHERE id = ?"
+
+
 def write(connection: sqlite3.Connection, batch: Batch) -> None:
     """One transaction: all of it, with the position. Raises sqlite3.Error, and nothing was written."""
     connection.execute("BEGIN IMMEDIATE")
@@ -179,7 +198,7 @@ def write(connection: sqlite3.Connection, batch: Batch) -> None:
         for piece in _pieces(batch.labels):
             connection.execute(_insert_labels(len(piece)), tuple(chain.from_iterable(piece)))
         if batch.late:
-            connection.executemany("UPDATE commands SET version = ? WHERE id = ?", batch.late)
+            connection.executemany(_UPDATE_LATE, batch.late)
         connection.execute("UPDATE meta SET position = ?, digest = ?", (batch.position, batch.digest))
         connection.execute("COMMIT")
     except BaseException:

@@ -42,6 +42,9 @@ COLUMNS: Final = (
     "lease_id",
     "lease_expires_at",
     "agent",
+    "origin",
+    "redrive_of",
+    "redriven_as",
     "version",
     "params_at",
     "answer_at",
@@ -78,6 +81,9 @@ CREATE TABLE commands (
     lease_id TEXT,
     lease_expires_at INTEGER,
     agent TEXT,
+    origin TEXT,
+    redrive_of TEXT,
+    redriven_as TEXT,
     version INTEGER NOT NULL,
     params_at INTEGER NOT NULL,
     answer_at INTEGER NOT NULL
@@ -89,6 +95,8 @@ CREATE INDEX by_deployment_target ON commands (deployment_id, target_id, created
 CREATE INDEX by_target ON commands (target_id, created_at);
 CREATE INDEX by_command ON commands (command, created_at);
 CREATE INDEX by_state ON commands (state, created_at);
+CREATE INDEX by_origin ON commands (origin, created_at) WHERE origin IS NOT NULL;
+CREATE INDEX by_deployment_origin ON commands (deployment_id, origin, created_at) WHERE origin IS NOT NULL;
 CREATE TABLE labels (
     key TEXT NOT NULL,
     value TEXT NOT NULL,

@@ -20,6 +20,7 @@ from arc_es.domain.events import (
     CommandExpired,
     CommandFailed,
     CommandLeased,
+    CommandRedriven,
     CommandSucceeded,
     DeclaredTarget,
     DeliveryFailed,
@@ -161,6 +162,7 @@ _EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
     (CheckpointKeyAdded(origin="arc-es/0f1e2d3c", public_key=_PUBLIC_KEY, note=_KEY_NOTE),),
     (CheckpointSigned(size=41, position=57, note=_CHECKPOINT),),
     (CommandArchived(segment="000000000007-2-74234e98afe7.jsonl.zst", sha256=_SHA, messages=3),),
+    (CommandRedriven(redriven_as="cmd_2"),),
 )
 
 GOLDEN: Final = {
@@ -193,6 +195,20 @@ MORE: Final = {
     ),
     "DeploymentDeclared.cap": Decision(
         "dec_cap", _AT, _BY, (DeploymentDeclared(model="pull", targets=(), max_leases_without_target=10),)
+    ),
+    "CommandCreated.redrive": Decision(
+        "dec_redrive",
+        _AT,
+        _BY,
+        (
+            CommandCreated(
+                deployment_id="dep_7",
+                command="report/build",
+                target_id="default",
+                target_type=None,
+                redrive_of="cmd_1",
+            ),
+        ),
     ),
     "UploadCompleted.ref": Decision(
         "dec_ref", _AT, _BY, (UploadCompleted(params=Body(place="store", size=200_000, sha256=_SHA, ref=_REF)),), _SHA

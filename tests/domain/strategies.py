@@ -75,6 +75,7 @@ _ending: st.SearchStrategy[i.Intent] = st.one_of(
         size=st.just(3),
     ),
     st.builds(i.Cancel, reason=text),
+    st.builds(i.Redrive, redriven_as=st.sampled_from(["cmd_2", "cmd_3"]), newest=st.sampled_from([None, "cmd_2"])),
     st.builds(i.LoseParams),
 )
 intents = st.integers(0, 9).flatmap(lambda n: _ending if n == 9 else _holding)
@@ -100,6 +101,7 @@ def creates(draw: st.DrawFn, now: int) -> i.Create:
         retry=draw(optional(retries)),
         priority=draw(st.integers(-100, 100)),
         not_before=draw(optional(st.sampled_from([now - 1, now, now + SECOND]))),
+        redrive_of=draw(st.sampled_from([None, None, "cmd_0"])),
     )
 
 

@@ -18,6 +18,7 @@ from arc_es.domain.events import (
     CommandExpired,
     CommandFailed,
     CommandLeased,
+    CommandRedriven,
     CommandSucceeded,
     DeliveryFailed,
     LateResponseRecorded,
@@ -26,7 +27,7 @@ from arc_es.domain.events import (
     LeaseRenewed,
     UploadCompleted,
 )
-from arc_es.domain.state import PUBLIC_STATE, TERMINAL, TRANSITIONS, State, evolve, fold, needs_body
+from arc_es.domain.state import PUBLIC_STATE, TERMINAL, TRANSITIONS, Expired, Failed, State, evolve, fold, needs_body
 from tests.domain.story import T0, body, created
 
 LEASED = CommandLeased(lease_id="a", attempt=1, expires_at=T0 + 1, target_type="worker")
@@ -43,6 +44,7 @@ ONE_OF_EACH: tuple[CommandEvent, ...] = (
     CommandFailed(attempt=1, origin="agent", code="E", message="", body=body(9)),
     CommandExpired(attempt=1, reason="deadline"),
     LateResponseRecorded(status="success", size=1, sha256="f" * 64),
+    CommandRedriven(redriven_as="cmd_2"),
     CommandArchived(segment="1-1-f.jsonl.zst", sha256="f" * 64, messages=3),
 )
 EVENTS: dict[type[Any], CommandEvent] = {type(event): event for event in ONE_OF_EACH}
@@ -75,9 +77,10 @@ def test_a_move_without_a_row_is_impossible(state: type[Any], event: type[Any]) 
         assert type(evolve(STATES[state], EVENTS[event], T0)) in move.to
 
 
-def test_what_has_ended_only_hears_late_answers_and_is_archived() -> None:
+def test_what_has_ended_only_hears_late_answers_and_is_archived_or_redriven() -> None:
     after_the_end = {(state, event) for state, event in TRANSITIONS if state in TERMINAL}
-    assert after_the_end == set(product(TERMINAL, (LateResponseRecorded, CommandArchived)))
+    redrives = {(Failed, CommandRedriven), (Expired, CommandRedriven)}
+    assert after_the_end == redrives | set(product(TERMINAL, (LateResponseRecorded, CommandArchived)))
 
 
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: type(event).__name__)

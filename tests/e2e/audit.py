@@ -45,7 +45,7 @@ class Story:
 
     def _follow(self, event: dict[str, Any]) -> None:
         kind, data = event["type"], event["data"]
-        if self.end is not None and kind != "LateResponseRecorded":
+        if self.end is not None and kind not in ("LateResponseRecorded", "CommandRedriven"):
             self.violations.append(f"has {kind} after its end")
         match kind:
             case "CommandLeased":

@@ -21,6 +21,8 @@ FILTERS = {
     "target": (Find(target_id="t1"), "by_target"),
     "command": (Find(command="c1"), "by_command"),
     "state": (Find(state="PENDING"), "by_state"),
+    "origin": (Find(state="FAILED", origin="attempts"), "by_origin"),
+    "deployment and origin": (Find(deployment_id="d1", origin="attempts"), "by_deployment_origin"),
     "label": (Find(labels=(("k", "1"),)), "labels"),
     "deployment and state": (Find(deployment_id="d1", state="PENDING"), "by_deployment_state"),
     "deployment and target": (Find(deployment_id="d1", target_id="t1"), "by_deployment_target"),
@@ -44,6 +46,7 @@ def index() -> Iterator[sqlite3.Connection]:
             "target_id": f"t{n % 5}",
         }
         values |= {"command": f"c{n % 7}", "state": ("PENDING", "SUCCEEDED")[n % 2], "attempt": 1, "created_at": n}
+        values |= {"origin": (None, "attempts", "delivery")[n % 3 - n % 2]}
         values |= {"priority": 0, "version": n, "params_at": n, "answer_at": 0}
         rows.append(tuple(values.values()))
         labels.append(("k", str(n % 4), n, n))
