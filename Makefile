@@ -54,8 +54,8 @@ install: $(VENV)/.tools ## Make .venv with the service and the test tools
 run: $(VENV)/.service ## Start the service (options: make run ARGS="--bind 127.0.0.1:9000")
 	@exec $(BIN)/arc-es serve $(ARGS)
 
-test: $(VENV)/.tools ## Run the tests, without the slow ones (options: make test ARGS="-k lease")
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(VENV)/.tools ## Run the tests, without the slow ones (options: make test ARGS="-k lease"; one process: ARGS="-n 0")
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.tools ## Run the slow tests: real processes, faults, restarts
 	$(BIN)/python -m pytest -m slow -o faulthandler_timeout=120 $(ARGS)
