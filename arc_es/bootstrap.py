@@ -50,8 +50,9 @@ from arc_es.proof.proving import Proving
 from arc_es.pushing import Pushing, Sending
 from arc_es.service import Service
 from arc_es.snapshots.child import Aside
-from arc_es.snapshots.fold import Moment, models_at
+from arc_es.snapshots.fold import models_at
 from arc_es.snapshots.folder import Snapshots
+from arc_es.snapshots.moment import Moment
 from arc_es.snapshots.writer import SnapshotWriter
 from arc_es.storage.memory import MemoryBodyStore
 from arc_es.stores import CONNECT_RETRY_SECONDS
@@ -206,7 +207,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
         index=index,
         exports=exports,
         applied_by_others=lambda: neighbours.applied_max,
-        as_of=_as_of(aside, journal, lookup, follower, clock, config),
+        as_of=_as_of(aside, journal, lookup, follower, index, clock, config),
     )
     sweep = _sweep(config, models, follower, bodies, turns, lookup, clock)
     writer = None if aside is None else SnapshotWriter(models, aside, config)
@@ -235,7 +236,13 @@ def _applied(follower: Follower, ticker: Ticker, neighbours: Neighbours) -> None
 
 
 def _as_of(
-    aside: Aside | None, journal: Journal, lookup: Lookup, follower: Follower, clock: Clock, config: Config
+    aside: Aside | None,
+    journal: Journal,
+    lookup: Lookup,
+    follower: Follower,
+    index: Index,
+    clock: Clock,
+    config: Config,
 ) -> AsOf:
     """What answers about the past."""
 
@@ -245,7 +252,7 @@ def _as_of(
         return queues_of(folded, moment)
 
     fold = fold_here if aside is None else in_child(aside, config.as_of_messages_max)
-    return AsOf(journal=journal, lookup=lookup, follower=follower, clock=clock, fold_queues=fold)
+    return AsOf(journal=journal, lookup=lookup, follower=follower, index=index, clock=clock, fold_queues=fold)
 
 
 def _index(folder: Path | None, follower: Follower, models: Projections) -> Index:

@@ -29,6 +29,8 @@ STATES: Final = tuple(dict.fromkeys(PUBLIC_STATE.values()))
 """The words that `state` may be."""
 ORIGINS: Final[tuple[FailureOrigin, ...]] = get_args(FailureOrigin)
 """The words that `origin` may be."""
+ENDED: Final = frozenset(PUBLIC_STATE[state] for state in TERMINAL)
+"""Those of them after which nothing changes any more."""
 
 
 @dataclass(slots=True)
@@ -133,10 +135,14 @@ def redriven_as(state: State) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place between two commands of a list, just behind the one with this time and id."""
+    """A place between two commands of a list, just behind the one with this time and id.
+
+    as_of: the position of the list's moment, None for a list of the present.
+    """
 
     created_at: Micros
     command_id: str
+    as_of: int | None = None
 
 
 Covers: TypeAlias = Callable[[str, str, ResourceType | None], bool]
@@ -160,6 +166,7 @@ class Find:
     """One page of a list: all that is given must hold. created_after <= created < created_before.
 
     origin: of what FAILED. redriven: only what was redriven, or only what was not.
+    moment: the past that is asked about, as it was written; as_of: the position that it is. Both None: the present.
     """
 
     deployment_id: str | None = None
@@ -175,19 +182,34 @@ class Find:
     limit: int = 100
     after: Place | None = None
     reach: Reach = field(default=EVERYTHING)
+    moment: str | None = None
+    as_of: int | None = None
+
+    def wants(self, summary: Summary) -> bool:
+        """Whether what changes with time is as asked for."""
+        return (
+            self.state in (None, summary.state)
+            and self.origin in (None, summary.origin)
+            and self.redriven in (None, summary.redriven_as is not None)
+        )
 
     def behind(self, place: Place) -> Find:
         """The page that begins there."""
-        return replace(self, after=place)
+        return replace(self, after=place, as_of=place.as_of)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some commands of a list. behind: where the next page begins, None: this is the last. position: as of when."""
+    """Some commands of a list. behind: where the next page begins, None: this is the last. position: as of when.
+
+    changed: of a list of the past, the ids of the commands to which more has happened since. What is said of them here
+    is of now, and they may not be of that list at all; their histories tell.
+    """
 
     commands: tuple[Summary, ...]
     behind: Place | None
     position: int
+    changed: frozenset[str] = frozenset()
 
 
 class CommandIndex(Protocol):
@@ -220,7 +242,8 @@ class BadCursor(ValueError):
 
 def cursor_of(find: Find, place: Place) -> str:
     """An opaque text for a place in the list that `find` asks for."""
-    stored = json.dumps([_mark(find), place.created_at, place.command_id], separators=(",", ":"))
+    as_of = () if place.as_of is None else (place.as_of,)
+    stored = json.dumps([_mark(find), place.created_at, place.command_id, *as_of], separators=(",", ":"))
     return base64.urlsafe_b64encode(stored.encode()).decode().rstrip("=")
 
 
@@ -228,14 +251,18 @@ def place_of(find: Find, cursor: str) -> Place:
     """The place that a cursor names. Raises BadCursor."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        mark, created_at, command_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        mark, created_at, command_id, *as_of = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (binascii.Error, UnicodeError, ValueError, TypeError, RecursionError):
         raise BadCursor("This is no cursor") from None
-    if type(created_at) is not int or abs(created_at) >= 1 << 62 or not isinstance(command_id, str):
+    if not all(map(_is_number, (created_at, *as_of))) or not isinstance(command_id, str):
         raise BadCursor("This is no cursor")
-    if mark != _mark(find):
-        raise BadCursor("This cursor belongs to a list with other filters or another order")
-    return Place(created_at, command_id)
+    if mark != _mark(find) or len(as_of) != (find.moment is not None):
+        raise BadCursor("This cursor belongs to a list with other filters, another order or another moment")
+    return Place(created_at, command_id, *as_of)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and abs(value) < 1 << 62
 
 
 def _mark(find: Find) -> str:
@@ -244,4 +271,6 @@ def _mark(find: Find) -> str:
     filters = [*whose, sorted(find.labels), find.created_after, find.created_before, find.order]
     if find.origin is not None or find.redriven is not None:
         filters += [find.origin, find.redriven]
+    if find.moment is not None:
+        filters.append(find.moment)
     return hashlib.sha256(json.dumps(filters).encode()).hexdigest()[:16]

@@ -50,6 +50,9 @@ class StatusView(Protocol):
     def holder_of(self, lease_id: str) -> str | None:
         """The id of the command that is held under this live lease."""
 
+    def held(self) -> Iterable[Row]:
+        """The rows of all commands that a receiver holds."""
+
     def items(self) -> Iterable[tuple[str, Row]]:
         """Ids and rows of all commands in memory."""
 

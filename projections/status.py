@@ -56,6 +56,10 @@ class StatusProjection:
         """The id of the command that is held under this live lease; leases of pushes are not public and not here."""
         return self._holders.get(lease_id)
 
+    def held(self) -> Iterator[Row]:
+        """The rows of all commands that a receiver holds."""
+        return (row for command_id in self._holders.values() if (row := self.get(command_id)) is not None)
+
     def items(self) -> Iterator[tuple[str, Row]]:
         """Ids and rows of all commands in memory."""
         return ((command_id, row) for command_id in self._rows if (row := self.get(command_id)) is not None)

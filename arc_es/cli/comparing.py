@@ -18,7 +18,7 @@ from arc_es.cli.output import print_json
 
 if TYPE_CHECKING:  # slow to import
     from arc_es.config import Config
-    from arc_es.snapshots.fold import Moment
+    from arc_es.snapshots.moment import Moment
     from arc_es.snapshots.public import Digests
 
 _SIDES_MAX: Final = 2
@@ -52,7 +52,7 @@ def compare(settings: Config, sides: Sequence[str], config: Path | None) -> tupl
     Raises:
         CommandFailure: a side cannot be used, or they are not about the same.
     """
-    from arc_es.snapshots.fold import Moment
+    from arc_es.snapshots.moment import Moment
 
     if len(sides) > _SIDES_MAX:
         raise CommandFailure("--diff takes OLD, or OLD and NEW", exit_status=EXIT_USAGE)

@@ -32,6 +32,7 @@ class Filters:
     label: Annotated[tuple[str, ...], Parameter(help="With this KEY:VALUE; may be repeated.", negative="")] = ()
     since: Annotated[str | None, Parameter(help="Created at this RFC 3339 time or later.")] = None
     until: Annotated[str | None, Parameter(help="Created before this RFC 3339 time.")] = None
+    as_of: Annotated[str | None, Parameter(help="As it was then: a sequence number or an RFC 3339 time.")] = None
 
     def query(self) -> dict[str, str | Sequence[str]]:
         """As `GET /commands` takes them."""
@@ -43,6 +44,7 @@ class Filters:
             "label": self.label or None,
             "createdAfter": self.since,
             "createdBefore": self.until,
+            "asOf": self.as_of,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -58,13 +60,15 @@ def find(
     json: Json = False,
     server: Server = DEFAULT_SERVER,
 ) -> int:
-    """List commands of any age, the newest first, as far as the token covers them.
+    """List commands of any age, the newest first, as far as the token covers them; as they are, or were at a moment.
 
     For example:
 
         arc-es find --deployment dep-7 --since 2026-11-17T00:00:00Z --until 2026-11-18T00:00:00Z
 
         arc-es find --target indexer --state FAILED --json | jq -r .commandId
+
+        arc-es find --target indexer --state PENDING --as-of 2026-11-17T14:02:00Z
 
     Args:
         filters: Which ones.

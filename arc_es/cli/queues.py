@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from arc_es.cli.options import DEFAULT_SERVER, Json, Server, ask
 from arc_es.cli.output import print_json, print_table
 
-_COLUMNS = ("deployment", "target", "pending", "delayed", "leased", "oldest", "waiting", "last poll", "last agent")
+_COLUMNS_THEN: Final = ("deployment", "target", "pending", "delayed", "leased", "oldest")
+_COLUMNS: Final = (*_COLUMNS_THEN, "waiting", "last poll", "last agent")
+_LEASE_COLUMNS: Final = ("deployment", "target", "command", "agent", "attempt", "lease ends")
+_NAMES: Final = ("deployment", "target", "last agent", "agent")
+_NONE: Final = "No queue had ever had a command."
 
 
-def queues(*, json: Json = False, server: Server = DEFAULT_SERVER) -> int:
-    """Show what waits, per deployment and target.
+def queues(*, as_of: str | None = None, json: Json = False, server: Server = DEFAULT_SERVER) -> int:
+    """Show what waits, per deployment and target, now or at any moment of the past.
 
-    oldest: how long the first one has been waiting. waiting: receivers that are asking for work right now.
+    oldest: how long the first one has been waiting. waiting: receivers that are asking for work right now. Of the past
+    it says instead who held which command.
 
     For example:
 
         arc-es queues
 
+        arc-es queues --as-of 2026-11-17T14:02:00Z
+
         arc-es queues --json | jq '.queues[] | select(.pending > 100)'
 
     Args:
+        as_of: Sequence number or RFC 3339 time of the past. Takes seconds.
         json: Print the answer of the service as it is.
         server: Which service.
     """
-    answer = ask(server, "queues", lambda client: client.queues())
+    answer = ask(server, "queues", lambda client: client.queues(as_of))
     if json:
         print_json(answer)
+    elif as_of is None:
+        print_table(_COLUMNS, map(_row, answer["queues"]), empty=_NONE, wrap=_NAMES)
     else:
-        rows = (_row(queue) for queue in answer["queues"])
-        print_table(
-            _COLUMNS, rows, empty="No queue has ever had a command.", wrap=("deployment", "target", "last agent")
-        )
+        show_then(answer["queues"])
+        print(f"as of seq {answer['appliedSeq']:,}")
     return 0
+
+
+def show_then(queues: Sequence[dict[str, Any]]) -> None:
+    """Queues of the past as tables: what was in them, and who held what."""
+    rows = (_row(queue)[: len(_COLUMNS_THEN)] for queue in queues)
+    print_table(_COLUMNS_THEN, rows, empty=_NONE, wrap=_NAMES)
+    leases = [
+        (*_row(queue)[:2], lease["commandId"], lease.get("agent", ""), str(lease["attempt"]), lease["leaseExpiresAt"])
+        for queue in queues
+        for lease in queue["leases"]
+    ]
+    if leases:
+        print()
+        print_table(_LEASE_COLUMNS, leases, empty="", wrap=_NAMES)
 
 
 def _row(queue: dict[str, Any]) -> tuple[str, ...]:

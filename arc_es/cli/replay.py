@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from arc_es.cli.comparing import compare, save_digests, show_differences
 from arc_es.cli.offline import Attached, DataDir, NatsUrl, Settings, bar, journal_of, run, settings_of
 from arc_es.cli.options import EXIT_FAILED, EXIT_USAGE, CommandFailure, Json
-from arc_es.cli.output import print_json, print_table
+from arc_es.cli.output import print_json
+from arc_es.cli.queues import show_then
 
 if TYPE_CHECKING:  # slow to import
     from arc_es.config import Config
     from arc_es.ports import Journal
-    from arc_es.snapshots.fold import Folded, Moment
-
-_QUEUE_COLUMNS: Final = ("deployment", "target", "pending", "delayed", "leased")
+    from arc_es.snapshots.fold import Folded
+    from arc_es.snapshots.moment import Moment
 
 
 def replay(  # noqa: PLR0913 - one parameter an option
@@ -54,7 +54,7 @@ def replay(  # noqa: PLR0913 - one parameter an option
 
     Args:
         at: Sequence or RFC 3339 time up to which to fold; the present if not given.
-        queues: Say what was in the queues, too.
+        queues: Say what was in the queues, and who held what, too.
         verify: Compare the snapshots with a fold of the whole journal; exit status 1 if one differs.
         save: Write digests of what is said about each command to this file.
         diff: OLD, or OLD NEW: compare what they say as of the position of OLD; exit status 1 if anything differs. Each
@@ -83,7 +83,7 @@ def replay(  # noqa: PLR0913 - one parameter an option
 
 def _moment(at: str | None) -> Moment:
     from arc_es.asof import parse_as_of
-    from arc_es.snapshots.fold import PRESENT
+    from arc_es.snapshots.moment import PRESENT
     from arc_es.wire import WireError
 
     try:
@@ -116,13 +116,11 @@ async def _look(
     elif json:
         print(to_json(queues_of(folded, moment)).decode(), flush=True)
     else:
+        from arc_es.http.past import queue_json
+
         then = queues_of(folded, moment)
         _show(_summary(folded), json=False)
-        counts = (one.counts for one in then.queues)
-        rows = (
-            (one.deployment_id, one.target_id, str(one.pending), str(one.delayed), str(one.leased)) for one in counts
-        )
-        print_table(_QUEUE_COLUMNS, rows, empty="No queue had ever had a command.", wrap=("deployment", "target"))
+        show_then([queue_json(queue, then.now) for queue in then.queues])
     return 0
 
 
@@ -165,7 +163,7 @@ async def _verify(settings: Config) -> list[dict[str, Any]]:
     """What a fold of everything comes to, then what each snapshot and its tail come to."""
     from arc_es.bootstrap import empty_models
     from arc_es.snapshots.file import digest_of
-    from arc_es.snapshots.fold import PRESENT, Moment, begun, fold
+    from arc_es.snapshots.fold import begun, fold
     from arc_es.snapshots.folder import FOLDER, Loaded, load
 
     make = partial(empty_models, settings.finished_in_memory_max)
@@ -174,15 +172,14 @@ async def _verify(settings: Config) -> list[dict[str, Any]]:
         usable, unusable = await _snapshots(journal, settings.data_dir / FOLDER)
         whole = begun(Loaded(make()))
         for position in sorted(usable):
-            await fold(journal, whole, Moment(position=position), progress=bar("all of it"))
+            await fold(journal, whole, position, progress=bar("all of it"))
             digests[position] = digest_of(whole.models.dump())
-        await fold(journal, whole, PRESENT, progress=bar("all of it"))
+        await fold(journal, whole, await journal.end(), progress=bar("all of it"))
         entries = [{"name": "the whole journal", **_summary(whole)}, *unusable]
         for position, path in usable.items():
             loaded = load(path, make)
             same = digest_of(loaded.models.dump()) == digests[position]
-            end = Moment(position=whole.position)
-            again = _summary(await fold(journal, begun(loaded), end, progress=bar(path.name)))
+            again = _summary(await fold(journal, begun(loaded), whole.position, progress=bar(path.name)))
             entries.append({"name": path.name, "equal": same and again["digest"] == entries[0]["digest"], **again})
     return entries
 

@@ -30,6 +30,7 @@ _COMMAND: Final = ("commandId", "state")
 _ANSWER_SECONDS_MAX: Final = 30.0
 _CONNECT_SECONDS_MAX: Final = 5.0
 _SEAL_SECONDS_MAX: Final = 60
+_AS_OF_SECONDS_MAX: Final = 120
 """More than an answer takes otherwise: a service may have to read a large upload again."""
 _ASK_AGAIN: Final = ("URL_REFUSED", "CONFLICT", "INVALID_STATE_TRANSITION")
 """Codes of an upload that came too late: its URL has expired, or another call with the same key was first."""
@@ -248,9 +249,12 @@ class ArcClient:
 
     # --- operations
 
-    async def queues(self) -> JsonObject:
-        """What waits where: `{"queues": [...], "appliedSeq"}`."""
-        return await self._json("GET", "/queues", needs=("queues",))
+    async def queues(self, as_of: str | None = None) -> JsonObject:
+        """What waits where: `{"queues": [...], "appliedSeq"}`; as_of: as it was then (a sequence number or a time)."""
+        if as_of is None:
+            return await self._json("GET", "/queues", needs=("queues",))
+        query = {"asOf": as_of}
+        return await self._json("GET", "/queues", query=query, wait_seconds=_AS_OF_SECONDS_MAX, needs=("queues",))
 
     async def export(self, query: Mapping[str, str | Sequence[str]], file: BinaryIO) -> None:
         """Write an export (`commandId`, `deploymentId`, `since`, `until`, `bodies`, `from`) to a file."""

@@ -21,7 +21,8 @@ from arc_es.http.problems import Refusal, json_response
 from arc_es.payloads import parse_payload
 from arc_es.ports import Slot
 from arc_es.signing import parse_expires
-from arc_es.snapshots.fold import Moment
+from arc_es.snapshots.moment import Moment
+from arc_es.summaries import summary_of
 from arc_es.views import Row
 from arc_es.wire import (
     WireError,
@@ -44,11 +45,12 @@ def commands_blueprint(api: Api) -> Blueprint:
     async def status(request: Request, command_id: str) -> Response:
         caller = await api.caller(request, "read")
         wait_seconds, moment = parse_wait(request.args.get("waitSeconds")), moment_of(request)
-        show = _full if parse_view(request) else status_json
+        is_full = parse_view(request)
         await api.covered(caller, command_id)
         if moment is not None:
-            return json_response(await _status_then(api, request, command_id, moment))
+            return json_response(await _status_then(api, request, command_id, moment, is_full=is_full))
         row = await _awaited(api, request, command_id, wait_seconds)
+        show = _full if is_full else status_json
         return json_response(await show(api, request, command_id, row))
 
     @blueprint.put("/commands/<command:command_id>/response")
@@ -115,9 +117,12 @@ async def _awaited(api: Api, request: Request, command_id: str, wait_seconds: fl
     return await until_disconnected(request, partial(api.service.status, command_id, wait_seconds))
 
 
-async def _status_then(api: Api, request: Request, command_id: str, moment: Moment) -> dict[str, Any]:
+async def _status_then(api: Api, request: Request, command_id: str, moment: Moment, *, is_full: bool) -> dict[str, Any]:
     row, besides = await row_then(api, command_id, moment)
-    return {**await status_json(api, request, command_id, row), **besides}
+    shown = await status_json(api, request, command_id, row)
+    if is_full:
+        shown = {**summary_json(api, summary_of(command_id, row.state, row.traces)), **shown}
+    return {**shown, **besides}
 
 
 async def _full(api: Api, request: Request, command_id: str, seen: Row) -> dict[str, Any]:

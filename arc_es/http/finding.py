@@ -10,6 +10,7 @@ from quart import Blueprint, Request, Response
 from arc_es.domain.ids import OPERATOR, ResourceType, Target
 from arc_es.domain.tokens import Grant
 from arc_es.http.api import Api
+from arc_es.http.past import moment_of, page_then
 from arc_es.http.problems import json_response
 from arc_es.summaries import ORIGINS, STATES, BadCursor, Find, Order, Reach, Summary, cursor_of, place_of
 from arc_es.wire import format_time, parse_time, target_json, wrong_shape
@@ -27,8 +28,9 @@ def finding_blueprint(api: Api) -> Blueprint:
     @blueprint.get("/commands")
     async def commands(request: Request) -> Response:
         caller = await api.caller(request, "read")
+        moment = moment_of(request)
         find = parse_find(request, _reach(api, caller.grant))
-        page = await service.finding.page(find)
+        page = await (service.finding.page(find) if moment is None else page_then(api, request, find, moment))
         answer: dict[str, Any] = {"commands": [summary_json(api, summary) for summary in page.commands]}
         if page.behind is not None:
             answer["nextCursor"] = cursor_of(find, page.behind)
@@ -60,6 +62,7 @@ def parse_find(request: Request, reach: Reach) -> Find:
         order=_order(given.get("order", "desc")),
         limit=_limit(given.get("limit")),
         reach=reach,
+        moment=given.get("asOf"),
     )
     cursor = given.get("cursor")
     if cursor is None:

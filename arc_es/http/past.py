@@ -7,16 +7,17 @@ from typing import Any
 
 from quart import Request
 
-from arc_es.asof import QueueThen, parse_as_of
+from arc_es.asof import LeaseThen, QueueThen, RowThen, parse_as_of
 from arc_es.domain.ids import Micros, ResourceType, Target
 from arc_es.domain.limits import SECOND
 from arc_es.domain.queues import QueueCounts
 from arc_es.domain.tokens import Grant
 from arc_es.http.api import Api
 from arc_es.http.connection import until_disconnected
-from arc_es.snapshots.fold import Moment, TooFar
-from arc_es.views import Row
-from arc_es.wire import WireError, target_json
+from arc_es.snapshots.fold import TooFar
+from arc_es.snapshots.moment import Moment
+from arc_es.summaries import Find, Page
+from arc_es.wire import WireError, format_time, target_json
 
 
 def moment_of(request: Request) -> Moment | None:
@@ -25,14 +26,19 @@ def moment_of(request: Request) -> Moment | None:
     return None if text is None else parse_as_of(text)
 
 
-async def row_then(api: Api, command_id: str, moment: Moment) -> tuple[Row, dict[str, Any]]:
+async def row_then(api: Api, command_id: str, moment: Moment) -> tuple[RowThen, dict[str, Any]]:
     """A command as it was, and what an answer about it says besides. Raises CommandNotFound."""
     row, target, applied = await api.service.as_of.command(command_id, moment)
     return row, {"target": target_json(target.resource_id, target.resource_type), "appliedSeq": applied}
 
 
+async def page_then(api: Api, request: Request, find: Find, moment: Moment) -> Page:
+    """A page of a list as it was. Raises Overloaded: too many ask."""
+    return await until_disconnected(request, partial(api.service.as_of.commands, find, moment))
+
+
 async def queues_then(api: Api, request: Request, grant: Grant, moment: Moment) -> dict[str, Any]:
-    """All queues as they were. Who was asking for work is no event, so nothing says that.
+    """All queues as they were, with the leases. Who was asking for work is no event, so nothing says that.
 
     Raises:
         WireError: 422, it is too far from the nearest snapshot.
@@ -48,14 +54,27 @@ async def queues_then(api: Api, request: Request, grant: Grant, moment: Moment) 
             " `arc-es replay --queues --at MOMENT` has no such limit",
         ) from None
     seen = [queue for queue in then.queues if grant.covers(queue.counts.deployment_id, _target(queue))]
-    return {
-        "queues": [counts_json(queue.counts, queue.resource_type, then.now) for queue in seen],
-        "appliedSeq": then.position,
-    }
+    return {"queues": [queue_json(queue, then.now) for queue in seen], "appliedSeq": then.position}
 
 
 def _target(queue: QueueThen) -> Target:
     return Target(queue.counts.target_id, queue.resource_type)
+
+
+def queue_json(queue: QueueThen, now: Micros) -> dict[str, Any]:
+    """A queue as it was, with ages as of `now`."""
+    leases = [_lease_json(lease) for lease in queue.leases]
+    return {**counts_json(queue.counts, queue.resource_type, now), "leases": leases}
+
+
+def _lease_json(lease: LeaseThen) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "commandId": lease.command_id,
+        "leaseId": lease.lease_id,
+        "leaseExpiresAt": format_time(lease.expires_at),
+        "attempt": lease.attempt,
+    }
+    return entry if lease.agent is None else {**entry, "agent": lease.agent}
 
 
 def counts_json(counts: QueueCounts, resource_type: ResourceType | None, now: Micros) -> dict[str, Any]:

@@ -62,8 +62,10 @@ class Index:
         self._writer: sqlite3.Connection
         self._lister: sqlite3.Connection
         self._finder: sqlite3.Connection
+        self._past: sqlite3.Connection
         self._listing = trio.Lock()
         self._finding = trio.Lock()
+        self._looking_back = trio.Lock()
         self._under_way: threading.Event | None = None
         self._entries: dict[str, Entry] = {}
         self._late: list[Late] = []
@@ -141,10 +143,10 @@ class Index:
 
     def _open(self, path: Path | None) -> None:
         if path is None:
-            self._lister = self._finder = self._writer
-            self._finding = self._listing
+            self._lister = self._finder = self._past = self._writer
+            self._finding = self._looking_back = self._listing
         else:
-            self._writer, self._lister, self._finder = (schema.connect(path) for _ in range(3))
+            self._writer, self._lister, self._finder, self._past = (schema.connect(path) for _ in range(4))
 
     @property
     def position(self) -> int:
@@ -200,10 +202,10 @@ class Index:
         """Write whatever is left, and end; only `run` does this while others use it."""
         self._write_all()
         self._lister.interrupt()
-        await self._listing.acquire()  # for ever: nobody asks any more
-        if self._finding is not self._listing:
-            await self._finding.acquire()
-        for connection in (self._lister, self._finder, self._writer):
+        self._past.interrupt()
+        for lock in {self._listing, self._finding, self._looking_back}:
+            await lock.acquire()  # for ever: nobody asks any more
+        for connection in (self._lister, self._finder, self._past, self._writer):
             connection.close()
         self._held.close()
 
@@ -298,9 +300,10 @@ class Index:
             raise IndexBehind("The index of commands has not come so far yet")
 
     async def find(self, find: Find) -> Page:
-        """A page of a list. Raises IndexBehind."""
-        async with self._listing:
-            return await self._asked(partial(query.page_of, self._lister, find))
+        """A page of a list; one of the past takes longer, and keeps no other waiting. Raises IndexBehind."""
+        lock, connection = (self._listing, self._lister) if find.as_of is None else (self._looking_back, self._past)
+        async with lock:
+            return await self._asked(partial(query.page_of, connection, find))
 
     async def deployment_of(self, command_id: str) -> str | None:
         """The deployment of a command, None if the index does not have it. Raises IndexBehind."""

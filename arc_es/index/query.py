@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, cast
 
 from arc_es.domain.ids import Micros
 from arc_es.index.rows import summary_from
 from arc_es.index.schema import COLUMNS
-from arc_es.summaries import Find, Page, Place, Summary
+from arc_es.summaries import ENDED, Find, Page, Place, Summary
 
 _COLUMNS: Final = ", ".join(f"c.{name}" for name in COLUMNS)
 
@@ -25,17 +25,18 @@ def page_of(connection: sqlite3.Connection, find: Find) -> Page:
     connection.execute("BEGIN")
     try:
         (position,) = connection.execute("SELECT position FROM meta").fetchone()
-        found = tuple(islice(_visible(connection, find), find.limit + 1))
+        changed: set[str] = set()
+        found = tuple(islice(_visible(connection, find, changed), find.limit + 1))
     finally:
         connection.execute("ROLLBACK")
-    if len(found) <= find.limit:
-        return Page(found, None, position)
-    shown = found[: find.limit]
-    return Page(shown, Place(shown[-1].created_at, shown[-1].command_id), position)
+    shown, more = found[: find.limit], len(found) > find.limit
+    behind = Place(shown[-1].created_at, shown[-1].command_id, find.as_of) if more else None
+    return Page(shown, behind, position if find.as_of is None else find.as_of, frozenset(changed))
 
 
-def _visible(connection: sqlite3.Connection, find: Find) -> Iterator[Summary]:
-    walks = [_walk(connection, *statement_of(find, *part)) for part in parts_of(find)]
+def _visible(connection: sqlite3.Connection, find: Find, changed: set[str]) -> Iterator[Summary]:
+    """The commands of a list, in order; those that have changed since its moment are put into `changed`."""
+    walks = [_walk(connection, changed, *statement_of(find, *part)) for part in parts_of(find)]
     merged: Iterable[Summary] = walks[0] if len(walks) == 1 else heapq.merge(*walks, key=_rank, reverse=_is_down(find))
     covers = find.reach.covers
     for summary in merged:
@@ -43,11 +44,14 @@ def _visible(connection: sqlite3.Connection, find: Find) -> Iterator[Summary]:
             yield summary
 
 
-def _walk(connection: sqlite3.Connection, statement: str, values: list[Any]) -> Iterator[Summary]:
+def _walk(connection: sqlite3.Connection, changed: set[str], statement: str, values: list[Any]) -> Iterator[Summary]:
     cursor = connection.execute(statement, values)
     try:
-        for row in cursor:
-            yield summary_from(row)
+        for *row, is_changed in cursor:
+            summary = summary_from(row)
+            if is_changed:
+                changed.add(summary.command_id)
+            yield summary
     finally:
         cursor.close()
 
@@ -94,14 +98,13 @@ def statement_of(find: Find, deployment_id: str | None, target_id: str | None) -
     for column, wanted in (
         ("deployment_id", deployment_id),
         ("target_id", target_id),
-        ("state", None if find.origin is not None and find.state == "FAILED" else find.state),  # one says the other
+        ("state", _state_of_column(find)),
         ("command", find.command),
         ("origin", find.origin),
     ):
         if wanted is not None:
             need(f"c.{column} = ?", wanted)
-    if find.redriven is not None:
-        need(f"c.redriven_as IS {'NOT ' if find.redriven else ''}NULL")
+    is_changed = _as_of_now(find, need) if find.as_of is None else _as_of(find, find.as_of, need)
     for label in others:
         label_of_it = f"o.created_at = {created} AND o.n = {n}"
         need(f"EXISTS (SELECT 1 FROM labels o WHERE o.key = ? AND o.value = ? AND {label_of_it})", *label)  # noqa: S608
@@ -115,8 +118,38 @@ def statement_of(find: Find, deployment_id: str | None, target_id: str | None) -
         need(f"({created} {way} ? OR c.id {way} ?)", find.after.created_at, find.after.command_id)
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     order = find.order.upper()
-    text = f"SELECT {_COLUMNS} FROM {driven}{where} ORDER BY {created} {order}, c.id {order}"  # noqa: S608 - our names
+    text = f"SELECT {_COLUMNS}, {is_changed} FROM {driven}{where} ORDER BY {created} {order}, c.id {order}"  # noqa: S608 - our names
     return text, values
+
+
+def _state_of_column(find: Find) -> str | None:
+    """The state that a row must be in now."""
+    if find.origin is not None and find.state == "FAILED":  # one says the other
+        return None
+    return find.state if find.as_of is None or find.state in ENDED else None
+
+
+def _as_of_now(find: Find, need: Callable[..., None]) -> str:
+    if find.redriven is not None:
+        need(f"c.redriven_as IS {'NOT ' if find.redriven else ''}NULL")
+    return "0"
+
+
+def _as_of(find: Find, position: int, need: Callable[..., None]) -> str:
+    """What must hold of a command so that it may have been in the list then; and what says that it has changed.
+
+    A command that had ended by then is as it was, unless it was redriven: late answers are not in lists. A plus keeps
+    SQLite from walking along what only filters.
+    """
+    need("+c.n <= ?", position)
+    had_ended = f"c.answer_at BETWEEN 1 AND {position:d}"
+    if find.state in ENDED or find.origin is not None:
+        need(had_ended)
+    elif find.state is not None:
+        need(f"NOT {had_ended} AND (c.version > {position:d} OR +c.state = ?)", find.state)
+    if find.redriven is not None:
+        need("c.redriven_as IS NOT NULL" if find.redriven else f"(c.redriven_as IS NULL OR c.version > {position:d})")
+    return f"c.version > {position:d} AND NOT ({had_ended} AND c.redriven_as IS NULL)"
 
 
 def _times(find: Find) -> tuple[Micros | None, Micros | None]:

@@ -17,6 +17,7 @@ from arc_es.ports import Journal
 from arc_es.snapshots import file, folder
 from arc_es.snapshots.file import Header, SnapshotUnusable
 from arc_es.snapshots.folder import Loaded, Make, mismatch
+from arc_es.snapshots.moment import Moment, located
 from arc_es.views import ReadModels
 
 PROGRESS_SECONDS: Final = 0.2
@@ -24,23 +25,6 @@ PROGRESS_SECONDS: Final = 0.2
 
 class TooFar(Exception):
     """More messages lie between the nearest snapshot and the position than may be folded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A place in history: a position, or a time, or (with neither) the present."""
-
-    position: int | None = None
-    time: Micros | None = None
-
-    def is_before(self, position: int, at: Micros) -> bool:
-        """Whether a message comes after this moment."""
-        if self.position is not None:
-            return self.position < position
-        return self.time is not None and self.time < at
-
-
-PRESENT: Final = Moment()
 
 
 @dataclass(slots=True)
@@ -75,50 +59,38 @@ def begun(loaded: Loaded) -> Folded:
 async def fold(
     journal: Journal,
     folded: Folded,
-    until: Moment = PRESENT,
+    end: int,
     *,
     messages_max: int | None = None,
     progress: Progress = lambda folded, end: None,
 ) -> Folded:
-    """Fold on, in place, up to a moment, at most to what is stored now.
+    """Fold on, in place, up to a position, which is stored.
 
     Raises:
         TooFar: more than `messages_max` messages of the stream lie in between.
         JournalUnavailable: the journal cannot be reached at the beginning; later it is waited for.
     """
-    end = await journal.end()
-    if until.position is not None:
-        end = min(end, until.position)
-    farthest = end if messages_max is None else folded.position + messages_max
-    if until.position is not None and end > farthest:
+    if messages_max is not None and end - folded.position > messages_max:
         raise TooFar
     started = time.monotonic()
     done = trio.Event()
-    too_far = False
 
     def handle(position: int, key: Key, payload: bytes) -> None:
-        nonlocal too_far
         if done.is_set():
             return
-        recorded = decode_recorded(position, key, payload)
-        if position > end or until.is_before(position, recorded.at):
-            done.set()
-        elif position > farthest:
-            too_far = True
-            done.set()
-        else:
+        if position <= end:
+            recorded = decode_recorded(position, key, payload)
             folded.models.apply(recorded)
             folded.position = position
             folded.at = max(folded.at, recorded.at)
-            if position == end:
-                folded.message = digest(payload)
-                done.set()
+        if position == end:
+            folded.message = digest(payload)
+        if position >= end:
+            done.set()
 
-    if folded.position < end and not until.is_before(folded.position, folded.at):
+    if folded.position < end:
         await _follow(journal, folded, handle, done, end, progress)
     folded.seconds += time.monotonic() - started
-    if too_far:
-        raise TooFar
     return folded
 
 
@@ -152,19 +124,20 @@ async def models_at(
 
     A moment in the future is the present. Raises as `fold`.
     """
-    loaded = await _nearest(journal, snapshots, make, moment) if snapshots is not None else None
+    end = await located(journal, moment)
+    loaded = await _nearest(journal, snapshots, make, end) if snapshots is not None else None
     folded = begun(loaded or Loaded(make()))
-    return await fold(journal, folded, moment, messages_max=messages_max, progress=progress)
+    return await fold(journal, folded, end, messages_max=messages_max, progress=progress)
 
 
-async def _nearest(journal: Journal, snapshots: Path, make: Make, moment: Moment) -> Loaded | None:
+async def _nearest(journal: Journal, snapshots: Path, make: Make, end: int) -> Loaded | None:
     found: list[tuple[int, Path]] = []
     for path in folder.paths(snapshots):
         try:
             header = file.read_header(path)
         except SnapshotUnusable:
             continue
-        if not moment.is_before(header.position, header.at):
+        if header.position <= end:
             found.append((header.position, path))
     for _, path in sorted(found, reverse=True):
         try:
@@ -184,8 +157,9 @@ async def take(
         JournalUnavailable: as `fold`.
         OSError: it cannot be written.
     """
-    loaded = await _nearest(journal, snapshots, make, PRESENT)
-    folded = await fold(journal, begun(loaded or Loaded(make())), progress=progress)
+    end = await journal.end()
+    loaded = await _nearest(journal, snapshots, make, end)
+    folded = await fold(journal, begun(loaded or Loaded(make())), end, progress=progress)
     if folded.position == (0 if loaded is None else loaded.position):
         return None
     stream = await journal.identity()

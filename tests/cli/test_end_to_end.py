@@ -94,6 +94,25 @@ def test_find_lists_what_was_asked_for(arc: Arc, service: Serving) -> None:
     assert arc("events", "--follow", *until, **service.environ()).returncode == 2
 
 
+def test_queues_of_the_past_say_who_held_what(arc: Arc, service: Serving) -> None:
+    """The service asks another process; offline the same is said."""
+    made = arc("call", "past", "greet", "{}", "--target", "greeter", "--no-wait", **service.environ())
+    arc("work", "past", "greeter", "--once", "--", "cat", **service.environ())
+    command_id = made.stdout.decode().strip()
+    history = json.loads(arc("history", command_id, "--json", **service.environ()).stdout)["events"]
+    leased = str(history[1]["seq"])
+    shown = arc("queues", "--as-of", leased, **service.environ())
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.decode().splitlines()
+    assert lines[-1] == f"as of seq {int(leased):,}"
+    (lease,) = [line.split() for line in lines if command_id in line]
+    assert lease[:4] == ["past", "greeter:worker", command_id, "1"]
+    offline = arc("replay", "--at", leased, "--queues", "--data-dir", str(service.data_dir))
+    assert [line.split() for line in offline.stdout.decode().splitlines() if command_id in line] == [lease]
+    answer = json.loads(arc("queues", "--as-of", leased, "--json", **service.environ()).stdout)
+    assert answer["appliedSeq"] == int(leased)
+
+
 def test_same_key_joins_the_first_call_and_prints_its_result(arc: Arc, service: Serving) -> None:
     key = ("--key", "k1", "--target", "joiner")
     arc("call", "demo", "join", "[1]", *key, "--no-wait", **service.environ())

@@ -102,6 +102,7 @@ async def test_queues_as_they_were_with_ages_of_then(served: Served) -> None:
         "delayed": 0,
         "leased": 0,
         "oldestPendingSeconds": 30,
+        "leases": [],
     }
     second = (await served.client.get(f"/v1/queues?asOf={two}")).ok()
     assert [(q["pending"], q["leased"]) for q in second["queues"]] == [(1, 1), (1, 0)]
@@ -109,6 +110,36 @@ async def test_queues_as_they_were_with_ages_of_then(served: Served) -> None:
     later = (await served.client.get(f"/v1/queues?asOf={format_time(leased_at + 40_000_000)}")).ok()
     assert later["appliedSeq"] == two
     assert later["queues"][0]["oldestPendingSeconds"] == 40
+
+
+async def test_queues_say_who_held_what(served: Served) -> None:
+    """The leases of that moment, not of now, those that would end first before the others."""
+    await served.create()
+    await served.create()
+    (long,) = await served.lease(leaseSeconds=600, agent={"id": "a-17"})
+    (short,) = await served.lease(leaseSeconds=60)
+    then = await served.journal.end()
+    await served.respond(long["commandId"])
+    await served.release(short["leaseId"])
+    (queue,) = (await served.client.get(f"/v1/queues?asOf={then}")).ok()["queues"]
+    assert queue["leased"] == 2
+    assert queue["leases"] == [
+        {
+            "commandId": short["commandId"],
+            "leaseId": short["leaseId"],
+            "leaseExpiresAt": "2026-03-01T10:01:00Z",
+            "attempt": 1,
+        },
+        {
+            "commandId": long["commandId"],
+            "leaseId": long["leaseId"],
+            "leaseExpiresAt": "2026-03-01T10:10:00Z",
+            "attempt": 1,
+            "agent": "a-17",
+        },
+    ]
+    (now,) = (await served.client.get("/v1/queues?asOf=99999")).ok()["queues"]
+    assert now["leases"] == []
 
 
 async def test_a_delayed_command_was_pending_once_its_time_had_come(served: Served) -> None:

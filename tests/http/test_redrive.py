@@ -237,7 +237,9 @@ async def test_nobody_but_its_own_scope_redrives_for_the_operator(served: Served
 
 
 async def test_dead_letters_are_found_by_their_origin(served: Served) -> None:
-    agent, spare = await failed(served), await failed(served)
+    agent = await failed(served)
+    served.clock.advance(1)
+    spare = await failed(served)
     gave_up = await served.create(maxAttempts=1)
     await served.lease(leaseSeconds=10)
     served.clock.advance(10)

@@ -14,8 +14,9 @@ from arc_es.journal.memory import MemoryJournal
 from arc_es.ports import Append
 from arc_es.snapshots import file, fold
 from arc_es.snapshots.file import digest_of
-from arc_es.snapshots.fold import Folded, Moment, TooFar, models_at, take
+from arc_es.snapshots.fold import Folded, TooFar, models_at, take
 from arc_es.snapshots.folder import Snapshots, paths
+from arc_es.snapshots.moment import Moment
 from tests.http.driver import Served
 
 make = partial(empty_models, None)
@@ -56,7 +57,7 @@ async def test_a_start_begins_where_the_newest_snapshot_ends(served: Served, tmp
     assert found is not None
     assert found.position == header.position
     assert digest_of(found.models.dump()) == await digest_at(served.journal, header.position)
-    await fold.fold(served.journal, found)
+    await fold.fold(served.journal, found, await served.journal.end())
     assert digest_of(found.models.dump()) == await digest_at(served.journal)
 
 
