@@ -178,5 +178,5 @@ def write(snapshots: Path, folded: Folded, stream: str) -> Header:
         commands=len(models.status),
     )
     file.write(snapshots, header, models.dump())
-    folder.keep_newest(snapshots)
+    folder.thin_out(snapshots)
     return header

@@ -20,7 +20,9 @@ from arc_es.views import ReadModels
 FOLDER: Final = "snapshots"
 """Below the data directory."""
 KEPT: Final = 2
-"""The newest two: one may be damaged."""
+"""The newest two in any case: one may be damaged."""
+OLDER_MAX: Final = 30
+"""Older ones, for questions about the past; each about twice as far back as the one after it, so fewer are enough."""
 
 log = logging.getLogger("arc_es.snapshots")
 
@@ -37,10 +39,34 @@ def paths(folder: Path) -> list[Path]:
     return [path for _, path in sorted(written, reverse=True)]
 
 
-def keep_newest(folder: Path) -> None:
-    """Remove all but the newest."""
-    for path in paths(folder)[KEPT:]:
+def thin_out(folder: Path) -> None:
+    """Remove all but the newest, and some older ones of the same kind that lie ever farther apart."""
+    found = paths(folder)
+    for path in set(found[KEPT:]) - set(_spaced(found)):
         path.unlink(missing_ok=True)
+
+
+def _spaced(found: list[Path]) -> list[Path]:
+    """Some snapshots, so that before each moment there is one at most as far before it as it lies back."""
+    kept: list[tuple[int, Path]] = []
+    newest: Header | None = None
+    for path in found:
+        try:
+            header = file.read_header(path)
+        except SnapshotUnusable:
+            continue
+        newest = newest or header
+        if (header.stream, header.schema) == (newest.stream, newest.schema) and header.position <= newest.position:
+            kept.append((header.position, path))
+    kept.sort(reverse=True)
+    end = kept[0][0] if kept else 0
+    at = 1
+    while at + 1 < len(kept):
+        if end - kept[at + 1][0] < 2 * (end - kept[at - 1][0]):
+            del kept[at]
+        else:
+            at += 1
+    return [path for _, path in kept[: KEPT + OLDER_MAX]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from arc_es.snapshots import file, schema
 from arc_es.snapshots.file import Header, SnapshotUnusable
-from arc_es.snapshots.folder import KEPT, keep_newest, paths
+from arc_es.snapshots.folder import KEPT, paths, thin_out
 
 HEADER = Header(stream="2026", position=42, message="a" * 64, at=7, events=3, commands=1)
 PIECES: list[tuple[str, Any]] = [
@@ -129,9 +131,37 @@ def test_parts_of_dead_writers_are_removed_and_those_of_living_ones_are_not(tmp_
 
 
 def test_the_newest_are_kept_by_when_they_were_written(tmp_path: Path) -> None:
-    """Not by position: after a restore the positions begin lower."""
-    for number, position in enumerate((900, 950, 10, 20)):
+    """Not by position: after a restore the positions begin lower, and what is ahead of them is of no use."""
+    for number, position in enumerate((900, 950, 980, 10, 20)):
         os.utime(written(tmp_path, position), ns=(number, number))
-    keep_newest(tmp_path)
+    thin_out(tmp_path)
     assert [file.read_header(path).position for path in paths(tmp_path)] == [20, 10]
     assert KEPT == 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(steps=st.lists(st.integers(1, 40), min_size=1, max_size=60))
+def test_older_ones_lie_ever_farther_apart(tmp_path_factory: pytest.TempPathFactory, steps: list[int]) -> None:
+    """For each moment there is one not farther before it than it lies back, and there are few."""
+    folder = tmp_path_factory.mktemp("spaced")
+    made, position = [], 0
+    for number, step in enumerate(steps):
+        position += step
+        made.append(position)
+        os.utime(written(folder, position), ns=(number, number))
+        thin_out(folder)
+        left = sorted(file.read_header(path).position for path in paths(folder))
+        assert {made[0], *made[-KEPT:]} <= set(left)
+        for older, newer in pairwise(left):
+            gap = newer - older
+            assert gap <= max(position - newer, 40), "or they were made so"
+        assert len(left) <= KEPT + 2 * math.log2(position + 1) + 1
+
+
+def test_older_ones_of_another_version_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, position in enumerate((10, 20, 30, 500)):
+        if number == 3:
+            monkeypatch.setattr(file, "fingerprint", lambda: "another")
+        os.utime(written(tmp_path, position), ns=(number, number))
+    thin_out(tmp_path)
+    assert [file.read_header(path).position for path in paths(tmp_path)] == [500, 30]
