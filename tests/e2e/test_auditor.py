@@ -31,8 +31,8 @@ async def test_an_auditor_gets_from_a_question_to_a_proof_after_kills(tmp_path: 
     began = now()
     with trio.fail_after(240):
         async with serving(tmp_path / "data", "--log-level", "WARNING", **OFTEN) as service:
-            log, moment = await stormed(service)
-            script = walk(tmp_path, min(log.created), began, moment)
+            log, early, moment = await stormed(service)
+            script = walk(tmp_path, early, began, moment)
             said = await shell(tmp_path, service, script)
             check_said(said, log)
             await check_feed(tmp_path, service, log)
@@ -45,9 +45,12 @@ async def test_an_auditor_gets_from_a_question_to_a_proof_after_kills(tmp_path: 
     assert "Traceback" not in service.stderr.read_text()
 
 
-async def stormed(service: ServiceProcess) -> tuple[Log, datetime]:
-    """Callers and agents at work while all is killed again and again; their log, and a moment in the middle."""
-    log, random, moment = Log(), Random(7), now()
+async def stormed(service: ServiceProcess) -> tuple[Log, str, datetime]:
+    """Callers and agents at work while all is killed again and again.
+
+    Their log, a moment in the middle, and a command that was created before it.
+    """
+    log, random, early, moment = Log(), Random(7), "", now()
     async with trio.open_nursery() as nursery:
         crowd = Crowd(service, log, random)
         for _ in range(CALLERS):
@@ -56,13 +59,14 @@ async def stormed(service: ServiceProcess) -> tuple[Log, datetime]:
             nursery.start_soon(crowd.agent)
         for number, kill in enumerate(KILLS):
             await log.until(log.progress + 100)
+            early = early or min(log.created)
             moment = now() if number == len(KILLS) // 2 else moment
             await kill_now(service, kill, crowd, log)
         crowd.callers_stop = True
         await settle(service)
         crowd.agents_stop = True
     await check_histories(service, log)
-    return log, moment
+    return log, early, moment
 
 
 def now() -> datetime:
