@@ -209,6 +209,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
         applied_by_others=lambda: neighbours.applied_max,
         as_of=_as_of(aside, journal, lookup, follower, index, clock, config),
     )
+    models.on_cancelled = service.cancellations.note
     sweep = _sweep(config, models, follower, bodies, turns, lookup, clock)
     writer = None if aside is None else SnapshotWriter(models, aside, config)
     parts = service, follower, ticker, pushing, sweep, models, keys, index, journal
@@ -347,6 +348,7 @@ def build_app(service: Service, config: Config, keys: KeyRing) -> ArcApp:
     return ArcApp(
         api,
         body_bytes_max=config.request_body_bytes_max,
+        batch_bytes_max=config.batch_body_bytes_max,
         slow_seconds_max=config.slow_request_seconds_max,
         bodies_bytes_max=config.request_bodies_bytes_max,
         storage_bytes_max=config.storage_bytes_max,

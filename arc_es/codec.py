@@ -22,7 +22,7 @@ import orjson
 from arc_es.domain import events as e
 from arc_es.domain.events import Event
 from arc_es.domain.ids import Target
-from arc_es.domain.recorded import Decision, Key, Principal, Recorded
+from arc_es.domain.recorded import Agent, Decision, Key, Principal, Recorded
 from arc_es.ports import JournalCorrupt
 
 VERSION: Final = 2
@@ -60,7 +60,7 @@ UPCASTERS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1:
 """From version n to n + 1, on the public object. Version 1 had one line with everything in it."""
 
 PRIVATE: Final[Mapping[type[Any], frozenset[str]]] = {
-    Principal: frozenset({"address", "user_agent", "request_id"}),
+    Principal: frozenset({"address", "user_agent", "request_id", "agent"}),
     e.Body: frozenset({"sha256", "base64"}),
     e.CommandCreated: frozenset({"idempotency_key", "params_digest", "labels", "trace"}),
     e.CommandLeased: frozenset({"agent"}),
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_RECORDS: Final = (e.Body, e.RetryPolicy, e.TraceContext, e.PushSettings, e.DeclaredTarget, Principal, Target)
+_RECORDS: Final = (e.Body, e.RetryPolicy, e.TraceContext, e.PushSettings, e.DeclaredTarget, Principal, Agent, Target)
 _FIELDS: Final[Mapping[type[Any], tuple[tuple[str, Any], ...]]] = {
     cls: tuple((field.name, _default(field)) for field in fields(cls)) for cls in (*EVENT_TYPES.values(), *_RECORDS)
 }
@@ -234,6 +234,12 @@ def _event(data: dict[str, Any]) -> Event:
     return event
 
 
+def _principal(data: dict[str, Any]) -> Principal:
+    if "agent" in data:
+        data["agent"] = Agent(**data["agent"])
+    return Principal(**data)
+
+
 def decode(payload: bytes) -> Decision:
     """The decision in stored bytes, whose private part is what it was, or erased.
 
@@ -243,7 +249,7 @@ def decode(payload: bytes) -> Decision:
     try:
         stored = _whole(payload)
         events = tuple([_event(data) for data in stored["events"]])
-        by = Principal(**stored["by"])
+        by = _principal(stored["by"])
         return Decision(stored["id"], stored["at"], by, events, stored.get("prev"), is_erased="private" in stored)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise JournalCorrupt(f"A stored decision has an unknown shape: {error}") from error

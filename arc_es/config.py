@@ -59,6 +59,7 @@ class Config:
     headroom_bytes: int = -1
     log_level: str = "INFO"
     request_body_bytes_max: int = limits.REQUEST_BODY_BYTES_MAX
+    batch_body_bytes_max: int = limits.BATCH_BODY_BYTES_MAX
     request_bodies_bytes_max: int = limits.REQUEST_BODIES_BYTES_MAX
     connections_max: int = limits.CONNECTIONS_MAX
     waiters_max: int = limits.WAITERS_MAX
@@ -165,6 +166,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "headroom_bytes": int,
     "trust_forwarded": bool,
     "request_body_bytes_max": int,
+    "batch_body_bytes_max": int,
     "request_bodies_bytes_max": int,
     "connections_max": int,
     "waiters_max": int,

@@ -34,10 +34,12 @@ def event_entries(message: Message, decision: Decision) -> list[dict[str, Any]]:
     ]
 
 
-def principal_json(by: Principal) -> dict[str, str]:
-    """Who caused a decision."""
-    entry = {"id": by.id, "kind": by.kind, "address": by.address}
+def principal_json(by: Principal) -> dict[str, Any]:
+    """Who caused a decision, and which agent it says it is."""
+    entry: dict[str, Any] = {"id": by.id, "kind": by.kind, "address": by.address}
     entry |= {"userAgent": by.user_agent, "requestId": by.request_id}
+    if by.agent is not None:
+        entry["agent"] = _data(by.agent)
     return {name: value for name, value in entry.items() if value is not None}
 
 

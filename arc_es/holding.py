@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from arc_es.actors.follower import Follower
@@ -15,6 +15,7 @@ from arc_es.domain.state import Leased
 from arc_es.lookup import Lookup
 from arc_es.ports import Clock
 from arc_es.views import ReadModels, Row
+from arc_es.wire_leases import Renewal
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +39,11 @@ class Holding:
         self._clock = clock
 
     async def held(self, lease_id: str) -> Row:
-        """The command that is held under a live lease. Raises LeaseNotFound."""
+        """The command that is held under a live lease. Raises LeaseNotFound, JournalError."""
         (found,) = await self._holders([lease_id])
         if found is None:
             raise LeaseNotFound
         return self._lookup.row(found)
-
-    async def believed(self, lease_ids: Sequence[str]) -> list[Row | None]:
-        """The commands of leases that are live, or would be if their command was not cancelled; None for others."""
-        found = await self._holders(lease_ids)
-        now = self._clock.now()
-        rows: list[Row | None] = []
-        for lease_id, command_id in zip(lease_ids, found, strict=True):
-            cancelled = self._models.cancelled.get(lease_id, now)
-            if cancelled is not None:
-                rows.append(await self._lookup.known(cancelled.command_id))
-            else:
-                rows.append(None if command_id is None else self._models.status.get(command_id))
-        return rows
 
     async def _holders(self, lease_ids: Sequence[str]) -> list[str | None]:
         holder_of = self._models.status.holder_of
@@ -65,28 +53,40 @@ class Holding:
             found = [holder_of(lease_id) for lease_id in lease_ids]
         return found
 
-    async def renew(self, seconds: Mapping[str, int], by: Principal) -> dict[str, Renewed | Exception]:
-        """Renew leases, each for so many seconds from now; what comes of each, with one append for all.
-
-        Each is Renewed, or why not: LeaseNotFound or a JournalError. Raises JournalError, Overloaded: none was renewed.
-        """
-        holders = dict(zip(seconds, await self._holders([*seconds]), strict=True))
-        asks = [
-            Ask(command_id, _deployment_of(self._lookup.row(command_id)), Renew(lease_id=lease_id, seconds=wanted), by)
-            for lease_id, wanted in seconds.items()
-            if (command_id := holders[lease_id]) is not None
-        ]
-        outcomes = await self._turns.perform_each(asks)
-        now = self._clock.now()
-        found: dict[str, Renewed | Exception] = {}
-        for ask, outcome in zip(asks, outcomes, strict=True):
-            if isinstance(ask.intent, Renew):
-                found[ask.intent.lease_id] = _renewed(ask.command_id, ask.intent.lease_id, outcome)
-        for lease_id in seconds:
-            cancelled = self._models.cancelled.get(lease_id, now)
+    async def asked(
+        self, renewals: Sequence[Renewal], by: Principal, refusal_of: Callable[[Row], Exception | None]
+    ) -> list[Ask | Renewed | Exception]:
+        """What is to be decided for renewals; or that the command was cancelled; or why not. Raises JournalError."""
+        prepared: list[Ask | Renewed | Exception] = []
+        holders = await self._holders([renewal.lease_id for renewal in renewals])
+        for renewal, command_id in zip(renewals, holders, strict=True):
+            cancelled = self.cancelled(renewal.lease_id)
             if cancelled is not None:
-                found[lease_id] = Renewed(cancelled.command_id, lease_id, cancelled.expires_at, cancelled=True)
-        return {lease_id: found.get(lease_id) or LeaseNotFound() for lease_id in seconds}
+                row = await self._lookup.known(cancelled.command_id)
+                prepared.append(refusal_of(row) or cancelled)
+            elif command_id is None:
+                prepared.append(LeaseNotFound())
+            else:
+                row = self._lookup.row(command_id)
+                intent = Renew(lease_id=renewal.lease_id, seconds=renewal.seconds)
+                prepared.append(refusal_of(row) or Ask(command_id, _deployment_of(row), intent, by))
+        return prepared
+
+    def cancelled(self, lease_id: str) -> Renewed | None:
+        """What to say of a lease whose command was cancelled; None if it was not, or the lease would have ended."""
+        lease = self._models.cancelled.get(lease_id, self._clock.now())
+        return None if lease is None else Renewed(lease.command_id, lease_id, lease.expires_at, cancelled=True)
+
+    def renewed(self, lease_id: str, outcome: Row | Exception) -> Renewed | Exception:
+        """What has come of a renewal."""
+        if isinstance(outcome, LeaseNotFound):
+            return self.cancelled(lease_id) or outcome  # it was cancelled just now
+        if isinstance(outcome, Exception):
+            return outcome
+        state = outcome.state
+        if isinstance(state, Leased) and state.lease_id == lease_id:
+            return Renewed(outcome.command_id, lease_id, state.expires_at)
+        return LeaseNotFound()
 
     async def release(self, lease_id: str, by: Principal, delay: Micros = 0) -> None:
         """Give a lease back; its command is leasable at once, or after `delay`. Raises LeaseNotFound."""
@@ -102,12 +102,3 @@ class Holding:
 
 def _deployment_of(row: Row) -> str:
     return row.state.facts.route.deployment_id
-
-
-def _renewed(command_id: str, lease_id: str, outcome: Row | Exception) -> Renewed | Exception:
-    if isinstance(outcome, Exception):
-        return outcome
-    state = outcome.state
-    if isinstance(state, Leased) and state.lease_id == lease_id:
-        return Renewed(command_id, lease_id, state.expires_at)
-    return LeaseNotFound()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Ask, Turns
 from arc_es.actors.waiters import Waiter, Waiters
 from arc_es.bodies import Bodies, Deliverable, Missing
+from arc_es.cancellations import Cancellations
 from arc_es.domain.events import TargetObserved
 from arc_es.domain.ids import OPERATOR, Micros, Target, lease_id_of
-from arc_es.domain.intents import Lease, LoseParams
+from arc_es.domain.intents import Lease, LoseParams, Release
 from arc_es.domain.limits import NAME_BYTES_MAX
 from arc_es.domain.recorded import SERVICE, Principal
 from arc_es.domain.state import Facts, Leased
@@ -29,6 +31,9 @@ from arc_es.wire_leases import LeaseRequest
 BUSY_RETRY_SECONDS: Final = 0.1
 """When a waiting agent looks again at a command that it lost to somebody else."""
 POLLS_REMEMBERED_MAX: Final = 100_000
+TAKE_BACK_SECONDS_MAX: Final = 10.0
+
+log = logging.getLogger("arc_es.leasing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Leasing:
         ticker: Ticker,
         bodies: Bodies,
         long_waits: LongWaits,
+        cancellations: Cancellations,
         clock: Clock,
     ) -> None:
         self._models = models
@@ -79,6 +85,7 @@ class Leasing:
         self._ticker = ticker
         self._bodies = bodies
         self._long_waits = long_waits
+        self._cancellations = cancellations
         self._clock = clock
         self._polls: OrderedDict[tuple[str, str], Poll] = OrderedDict()
 
@@ -108,30 +115,38 @@ class Leasing:
         granted, _ = await self._try_lease(request, by, [])
         if granted or not request.wait_seconds:
             return granted
+        if self._cancellations.has_news(request.deployment_id, request.agent_id):
+            return []
         return await self._lease_when_possible(request, by, deadline)
 
     async def _lease_when_possible(self, request: LeaseRequest, by: Principal, deadline: float) -> list[Granted]:
         waiter = self._waiters.join(request.deployment_id, *self._queues(request))
-        wake_at = deadline
         try:
-            while trio.current_time() < deadline and not self._long_waits.draining:
-                with self._long_waits.until(wake_at):
-                    await waiter.woken.wait()
-                await trio.lowlevel.checkpoint()  # a client that left in the same moment is noticed first
-                self._waiters.leave(waiter)  # what is handed over while it tries would wait until it looks again
-                granted, busy = await self._try_lease(request, by, _emptied(waiter))
-                if granted:
-                    return granted
-                wake_at = deadline
-                if busy:  # pause outside the room: agents that all fail must not hand one command round and round
-                    wake_at = min(deadline, trio.current_time() + BUSY_RETRY_SECONDS)
-                    with self._long_waits.until(wake_at):
-                        await trio.sleep_until(wake_at)
-                self._waiters.rejoin(waiter)
+            with self._cancellations.awaited_by(waiter, request.agent_id):
+                return await self._lease_when_woken(waiter, request, by, deadline)
         finally:
             self._waiters.leave(waiter)
             self._waiters.give_back(_emptied(waiter))
             self._note_poll(request)
+
+    async def _lease_when_woken(
+        self, waiter: Waiter, request: LeaseRequest, by: Principal, deadline: float
+    ) -> list[Granted]:
+        wake_at = deadline
+        while trio.current_time() < deadline and not self._long_waits.draining and not waiter.has_news:
+            with self._long_waits.until(wake_at):
+                await waiter.woken.wait()
+            await trio.lowlevel.checkpoint()  # a client that left in the same moment is noticed first
+            self._waiters.leave(waiter)  # what is handed over while it tries would wait until it looks again
+            granted, busy = await self._try_lease(request, by, _emptied(waiter))
+            if granted:
+                return granted
+            wake_at = deadline
+            if busy:  # pause outside the room: agents that all fail must not hand one command round and round
+                wake_at = min(deadline, trio.current_time() + BUSY_RETRY_SECONDS)
+                with self._long_waits.until(wake_at):
+                    await trio.sleep_until(wake_at)
+            self._waiters.rejoin(waiter)
         return []
 
     async def _try_lease(self, request: LeaseRequest, by: Principal, taken: list[str]) -> tuple[list[Granted], bool]:
@@ -157,9 +172,29 @@ class Leasing:
                     if not granted:
                         raise
                     break  # what was granted already reaches its agent
+        except trio.Cancelled:
+            with trio.move_on_after(TAKE_BACK_SECONDS_MAX, shield=True):
+                await self.take_back(granted)
+            raise
         finally:
             self._waiters.give_back([*reserved, *taken])  # what was leased has left the queue and stays out
         return granted, len(granted) < len(reserved)
+
+    async def take_back(self, granted: Sequence[Granted]) -> None:
+        """Put commands back whose lease nobody has received, at once and as the same attempt."""
+        asks = [
+            Ask(
+                one.command_id,
+                one.facts.route.deployment_id,
+                Release(lease_id=one.lease_id, undelivered=True),
+                SERVICE,
+            )
+            for one in granted
+        ]
+        try:
+            await self._turns.perform_each(asks)
+        except (JournalError, Overloaded) as trouble:
+            log.warning("Leases that nobody received last until they end: %s", trouble)
 
     def _queues(self, request: LeaseRequest) -> tuple[str | None, ...]:
         """Ids of the targets that the request looks at, (None,) for the whole deployment; one or more but for a token
@@ -203,7 +238,9 @@ class Leasing:
         deliverable = await self._deliverable(taken)
         asks = [self._lease_ask(command_id, request, by) for command_id in deliverable]
         granted: list[Granted] = []
-        for ask, row in zip(asks, await self._turns.perform_each(asks), strict=True):
+        with trio.CancelScope(shield=True):  # or nobody would know what was granted to a caller who leaves now
+            outcomes = await self._turns.perform_each(asks)
+        for ask, row in zip(asks, outcomes, strict=True):
             state = None if isinstance(row, Exception) else row.state
             if isinstance(state, Leased) and isinstance(ask.intent, Lease) and state.lease_id == ask.intent.lease_id:
                 granted.append(
@@ -239,7 +276,7 @@ class Leasing:
             lease_id=lease_id_of(uuid.uuid4()),
             seconds=request.lease_seconds,
             target_type=resource_type,
-            agent=request.agent,
+            agent=request.agent_id,
         )
         return Ask(command_id, request.deployment_id, intent, by)
 
@@ -276,7 +313,7 @@ class Leasing:
         if request.target is None:
             return
         name = (request.deployment_id, request.target.resource_id)
-        self._polls[name] = Poll(self._clock.now(), request.agent)
+        self._polls[name] = Poll(self._clock.now(), request.agent_id)
         self._polls.move_to_end(name)
         if len(self._polls) > POLLS_REMEMBERED_MAX:
             self._polls.popitem(last=False)

@@ -6,7 +6,7 @@ is read from the journal, and folded as always.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -72,6 +72,16 @@ class Lookup:
         if row is None:
             raise CommandNotFound
         return row
+
+    async def known_each(self, command_ids: Sequence[str]) -> list[Row | None]:
+        """The rows of commands, None for those that no node has made. Raises JournalError."""
+        rows = [self._models.status.get(command_id) for command_id in command_ids]
+        missing = [index for index, row in enumerate(rows) if row is None]
+        if missing:
+            await self._follower.caught_up()
+        for index in missing:
+            rows[index] = await self.found(command_ids[index])
+        return rows
 
     async def latest(self, command_id: str) -> Row | None:
         """The row, with all that any node has stored up to now; None if there is no such command."""

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from arc_es.actors.follower import Follower
 from arc_es.actors.turns import Ask, Turns
 from arc_es.bodies import Bodies, Stored, announced, described, in_store, respond_error
-from arc_es.domain.errors import InvalidCommand, InvalidStateTransition
-from arc_es.domain.events import Body
+from arc_es.codec import decode_recorded
+from arc_es.domain.errors import CommandNotFound, InvalidCommand, InvalidStateTransition, LeaseNotFound, Rejected
+from arc_es.domain.events import Body, CommandLeased
 from arc_es.domain.intents import RespondSuccess
-from arc_es.domain.recorded import Principal
-from arc_es.domain.state import TERMINAL, lease_end_max_of
+from arc_es.domain.recorded import CommandKey, Principal
+from arc_es.domain.state import TERMINAL, Leased, lease_end_max_of
 from arc_es.lookup import Lookup
-from arc_es.ports import BodyStoreError, Slot
+from arc_es.ports import BodyStoreError, Journal, Slot
 from arc_es.views import Row
 from arc_es.wire import ErrorResponse, InlineBody, StorageBody, SuccessResponse
+from arc_es.wire_leases import Completion
 
 
 class Responding:
     """Takes answers."""
 
-    def __init__(self, lookup: Lookup, turns: Turns, follower: Follower, bodies: Bodies) -> None:
+    def __init__(self, lookup: Lookup, journal: Journal, turns: Turns, follower: Follower, bodies: Bodies) -> None:
         self._lookup = lookup
+        self._journal = journal
         self._turns = turns
         self._follower = follower
         self._bodies = bodies
@@ -34,14 +38,55 @@ class Responding:
             CommandNotFound: unknown id.
             InvalidStateTransition: the command was never dispatched.
         """
-        row = await self._lookup.current(command_id)
+        ask = await self._asked(await self._lookup.current(command_id), response, by)
+        try:
+            await self._turns.perform(ask)
+        except InvalidStateTransition:  # final for its sender, so it may not come from a state that is out of date
+            await self._follower.caught_up()  # another node may have leased the command a moment ago
+            await self._turns.perform(ask)
+
+    async def asked(
+        self, answers: Sequence[Completion], by: Principal, refusal_of: Callable[[Row], Exception | None]
+    ) -> list[Ask | Exception]:
+        """What is to be decided for answers to leases; or why not: its `refusal_of`, LeaseNotFound, or as `respond`.
+
+        Raises:
+            JournalError: nothing can be said now.
+        """
+        rows = await self._lookup.known_each([answer.command_id for answer in answers])
+        prepared: list[Ask | Exception] = []
+        for answer, row in zip(answers, rows, strict=True):
+            refusal = CommandNotFound() if row is None else refusal_of(row)
+            prepared.append(refusal or await self._asked_under(row, answer, by))  # type: ignore[arg-type]  # not None
+        return prepared
+
+    async def _asked_under(self, row: Row, answer: Completion, by: Principal) -> Ask | Exception:
+        try:
+            if await self._had_lease(row, answer.lease_id):
+                return await self._asked(row, answer.response, by)
+        except (Rejected, BodyStoreError) as refusal:
+            return refusal
+        return LeaseNotFound()
+
+    async def _had_lease(self, row: Row, lease_id: str) -> bool:
+        """Whether a command is, or ever was, held under a lease; only of the live one is that known without a look."""
+        state = row.state
+        if isinstance(state, Leased) and state.lease_id == lease_id:
+            return True
+        messages = await self._journal.history(CommandKey(state.facts.route.deployment_id, row.command_id))
+        return any(
+            isinstance(event, CommandLeased) and event.lease_id == lease_id
+            for message in messages
+            for event in decode_recorded(message.position, message.key, message.payload).events
+        )
+
+    async def _asked(self, row: Row, response: SuccessResponse | ErrorResponse, by: Principal) -> Ask:
         deployment_id = row.state.facts.route.deployment_id
         if isinstance(response, ErrorResponse):
             intent, beside = respond_error(response)
-            await self._answered(Ask(command_id, deployment_id, intent, by, beside, "response"))
-            return
-        body, beside = await self._result(command_id, row, response.response)
-        await self._answered(Ask(command_id, deployment_id, RespondSuccess(response=body), by, beside, "response"))
+            return Ask(row.command_id, deployment_id, intent, by, beside, "response")
+        body, beside = await self._result(row.command_id, row, response.response)
+        return Ask(row.command_id, deployment_id, RespondSuccess(response=body), by, beside, "response")
 
     async def _result(self, command_id: str, row: Row, result: InlineBody | StorageBody) -> Stored:
         """A result, stored where it can be accepted from; of one that comes too late only size and digest matter."""
@@ -66,11 +111,3 @@ class Responding:
             if (kept := await self._bodies.store.seal(slot)) is not None:
                 return in_store(kept)
         return announced(result)
-
-    async def _answered(self, ask: Ask) -> None:
-        """Accept an answer. A refusal is final for its sender, so it may not come from a state that is out of date."""
-        try:
-            await self._turns.perform(ask)
-        except InvalidStateTransition:
-            await self._follower.caught_up()  # another node may have leased the command a moment ago
-            await self._turns.perform(ask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +27,7 @@ from arc_es.bodies import (
     described,
     params_digest,
 )
+from arc_es.cancellations import Cancellations
 from arc_es.codec import decode
 from arc_es.declarations import resealed
 from arc_es.domain.deployments import Redeclare, resolve_target
@@ -68,6 +69,7 @@ from arc_es.pushing import Pushing
 from arc_es.redriving import Redriving
 from arc_es.responding import Responding
 from arc_es.sealing import CannotUnseal, Sealer
+from arc_es.settling import Settling
 from arc_es.summaries import CommandIndex
 from arc_es.tokens import Tokens
 from arc_es.transfers import Transfers
@@ -128,10 +130,11 @@ class Service:
         self._pushing = pushing
         self.as_of = as_of
         self._lookup = lookup
-        self._responding = Responding(self._lookup, turns, follower, bodies)
+        self._responding = Responding(self._lookup, journal, turns, follower, bodies)
         self._redriving = Redriving(self._lookup, models, turns, bodies, clock)
         self._payloads = Payloads(models, turns, bodies, lookup)
         self._transfers = Transfers(self._lookup, models, turns, bodies, self._payloads)
+        self.cancellations = Cancellations(models.cancelled, clock)
         self._leasing = Leasing(
             models=models,
             turns=turns,
@@ -139,9 +142,11 @@ class Service:
             ticker=ticker,
             bodies=self._bodies,
             long_waits=self._long_waits,
+            cancellations=self.cancellations,
             clock=clock,
         )
         self.holding = Holding(self._lookup, models, turns, follower, clock)
+        self.settling = Settling(self._responding, self.holding, turns, follower)
         self.feed = Feed(
             journal=journal, models=models, follower=follower, lookup=self._lookup, long_waits=self._long_waits
         )
@@ -300,6 +305,10 @@ class Service:
         A target that does not exist, has another type, or is pushed to gives an empty list (`arc.v1` 2.4).
         """
         return await self._leasing.lease(request, by)
+
+    async def take_back(self, granted: Sequence[Granted]) -> None:
+        """Put commands back whose lease nobody has received."""
+        await self._leasing.take_back(granted)
 
     async def respond(self, command_id: str, response: SuccessResponse | ErrorResponse, by: Principal) -> None:
         """Answer a command; the first answer wins, later ones are recorded. Raises as `Responding.respond`."""

@@ -186,6 +186,13 @@ def parse_field_object(value: object, name: str) -> Json:
     return value
 
 
+def parse_list(value: object, name: str) -> list[Any]:
+    """A field that is a list. Raises WireError 422."""
+    if not isinstance(value, list):
+        raise wrong_shape(f"{name} must be a list")
+    return value
+
+
 # --- bodies
 
 
@@ -326,7 +333,7 @@ def parse_create(value: object, now: Micros, allow: Callable[[str, str | None, s
         raise wrong_shape(f"priority must be between -{PRIORITY_MAX} and {PRIORITY_MAX}")
     max_attempts = optional(data, "maxAttempts", count)
     not_before = optional(data, "notBefore", parse_time)
-    labels = optional(data, "labels", _labels) or {}
+    labels = optional(data, "labels", parse_labels) or {}
     _body_shape(params)
     allow(deployment_id, target_id, command)
     if not command:
@@ -349,7 +356,7 @@ def parse_create(value: object, now: Micros, allow: Callable[[str, str | None, s
         priority=priority,
         not_before=not_before,
         max_attempts=None if max_attempts is None else clamp(max_attempts, 1, ATTEMPTS_MAX, 1),
-        labels=_labels_within_limits(labels),
+        labels=labels_within_limits(labels),
     )
 
 
@@ -364,11 +371,13 @@ def _body_shape(data: Json) -> None:
         raise wrong_shape("params.mode must be inline or storage")
 
 
-def _labels(value: object, name: str) -> dict[str, str]:
+def parse_labels(value: object, name: str) -> dict[str, str]:
+    """A field that is an object of strings. Raises WireError 422."""
     return {key: text(label, f"{name}.{key}") for key, label in parse_field_object(value, name).items()}
 
 
-def _labels_within_limits(labels: dict[str, str]) -> dict[str, str]:
+def labels_within_limits(labels: dict[str, str]) -> dict[str, str]:
+    """The same labels. Raises WireError 400: too many, or too long."""
     if len(labels) > LABELS_MAX:
         raise _invalid(f"labels: at most {LABELS_MAX}")
     for key, label in labels.items():

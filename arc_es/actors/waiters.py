@@ -25,13 +25,17 @@ class TargetOverloaded(Overloaded):
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """One waiting agent and the targets it waits for; None: all pull targets of the deployment (first generation)."""
+    """One waiting agent and the targets it waits for; None: all pull targets of the deployment (first generation).
+
+    has_news: there is something else to tell the agent than what it waits for.
+    """
 
     deployment_id: str
     targets: tuple[str | None, ...]
     ticket: int
     woken: trio.Event = field(default_factory=trio.Event)
     handed: list[str] = field(default_factory=list)
+    has_news: bool = False
 
 
 Queue = tuple[str, str | None]

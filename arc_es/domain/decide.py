@@ -225,6 +225,8 @@ def _renew(intent: Renew, state: State, now: Micros) -> Events:
 def _release(intent: Release, state: State, now: Micros) -> Events:
     if not isinstance(state, Leased) or state.lease_id != intent.lease_id:
         raise LeaseNotFound
+    if intent.undelivered:
+        return (LeaseReleased(lease_id=intent.lease_id, attempt=state.attempt, undelivered=True),)
     released = LeaseReleased(
         lease_id=intent.lease_id,
         attempt=state.attempt,

@@ -162,11 +162,15 @@ class LeaseRenewed:
 
 @record
 class LeaseReleased:
-    """The holder gave the command back; `attempt` is the attempt that ended."""
+    """The holder gave the command back; `attempt` is the attempt that ended.
+
+    undelivered: the service took it back, since nobody has received the lease; the attempt has not ended then.
+    """
 
     lease_id: str
     attempt: int
     available_at: Micros | None = None
+    undelivered: bool = False
 
 
 @record

@@ -63,10 +63,11 @@ class Renew:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """Give the command back, leasable at once or after `delay`."""
+    """Give the command back, leasable at once or after `delay`. undelivered: nobody has received the lease."""
 
     lease_id: str
     delay: Micros = 0
+    undelivered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

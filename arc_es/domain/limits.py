@@ -18,6 +18,11 @@ EVENT_BODY_BYTES_MAX: Final = 4_096
 """Largest body, in raw bytes, stored inside an event (design section 3). Above it: it is a message beside the event."""
 REQUEST_BODY_BYTES_MAX: Final = 2 * 1024 * 1024
 """JSON request body. Above it: 413, before the rest is read."""
+BATCH_BODY_BYTES_MAX: Final = 32 * 1024 * 1024
+"""JSON request body of a batch of creates, and of a lease request, which may bring answers (extensions). Above it: 413,
+before the rest is read."""
+ENTRIES_MAX: Final = 1_000
+"""Commands of a batch of creates, answers and renewals of a lease request, each (extensions). Above it: 413."""
 STORAGE_BYTES_MAX: Final = 100 * 1024 * 1024
 """Body of an upload to `/storage`. Above it: 413; with a Content-Length before anything is read."""
 REQUEST_BODIES_BYTES_MAX: Final = 256 * 1024 * 1024

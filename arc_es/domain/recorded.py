@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -48,14 +49,24 @@ Key: TypeAlias = CommandKey | DeploymentKey | PayloadKey | TokenKey | LogKey
 
 
 @dataclass(frozen=True, slots=True)
+class Agent:
+    """What an agent says of itself."""
+
+    id: str
+    version: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """Who caused a decision, as the server knows it; never taken from the caller."""
+    """Who caused a decision, as the server knows it; only what `agent` says is taken from the caller."""
 
     id: str
     kind: str
     address: str | None = None
     user_agent: str | None = None
     request_id: str | None = None
+    agent: Agent | None = None
 
 
 SERVICE = Principal("arc_es", "service")

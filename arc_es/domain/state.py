@@ -294,9 +294,12 @@ def _dispatched(state: Pending, event: CommandDispatched, at: Micros) -> State:
     )
 
 
-def _attempt_ended(
-    state: Leased | Dispatched, event: LeaseReleased | LeaseExpired | DeliveryFailed, at: Micros
-) -> State:
+def _released(state: Leased, event: LeaseReleased, at: Micros) -> State:
+    attempt = event.attempt if event.undelivered else event.attempt + 1
+    return Pending(state.facts, attempt, event.available_at, state.lease_end_max)
+
+
+def _attempt_ended(state: Leased | Dispatched, event: LeaseExpired | DeliveryFailed, at: Micros) -> State:
     return Pending(state.facts, event.attempt + 1, event.available_at, state.lease_end_max)
 
 
@@ -353,7 +356,7 @@ TRANSITIONS: Final[Mapping[tuple[type[Any], type[Any]], Move]] = {
     (Pending, CommandFailed): Move((Failed,), _failed),
     (Pending, CommandExpired): Move((Expired,), _expired),
     (Leased, LeaseRenewed): Move((Leased,), _renewed),
-    (Leased, LeaseReleased): Move((Pending,), _attempt_ended),
+    (Leased, LeaseReleased): Move((Pending,), _released),
     (Leased, LeaseExpired): Move((Pending,), _attempt_ended),
     (Leased, CommandSucceeded): Move((Succeeded,), _succeeded),
     (Leased, CommandFailed): Move((Failed,), _failed),

@@ -120,6 +120,14 @@ class Api:
         kind = route.target_type or self.service.type_of(route.deployment_id, route.target_id)
         caller.must_cover(route.deployment_id, Target(route.target_id, kind))
 
+    def refusal_of(self, caller: Caller, row: Row) -> Refusal | None:
+        """Why `must_cover` refuses a command, None if it does not."""
+        try:
+            self.must_cover(caller, row)
+        except Refusal as refusal:
+            return refusal
+        return None
+
     def base_url(self, request: Request) -> str:
         """The URL in front of `/commands` and `/storage` (`arc.v1` 1.8)."""
         if self.public_url is not None:
@@ -176,8 +184,8 @@ async def note_of(request: Request) -> Any:
         return None
 
 
-async def json_of(request: Request) -> Any:
-    """The request body as JSON.
+async def json_of(request: Request, *, is_batch: bool = False) -> Any:
+    """The request body as JSON; that of a batch may be larger.
 
     Raises:
         Refusal: 415, another content type. WireError: 400, empty or malformed.
@@ -185,7 +193,7 @@ async def json_of(request: Request) -> Any:
     kind = (header_of(request, b"content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Refusal("UNSUPPORTED_MEDIA_TYPE", "The body must be application/json")
-    body = await body_of(request)
+    body = await body_of(request, is_batch=is_batch)
     if not body:
         raise WireError(400, "INVALID_REQUEST", "The request body is empty")
     try:

@@ -49,11 +49,18 @@ class ArcApp(QuartTrio):
     asgi_http_class = Connection  # type: ignore[assignment]  # it takes this class only
 
     def __init__(
-        self, api: Api, *, body_bytes_max: int, slow_seconds_max: float, bodies_bytes_max: int, storage_bytes_max: int
+        self,
+        api: Api,
+        *,
+        body_bytes_max: int,
+        batch_bytes_max: int,
+        slow_seconds_max: float,
+        bodies_bytes_max: int,
+        storage_bytes_max: int,
     ) -> None:
         super().__init__(__name__, static_folder=None)
         self.api = api
-        self.body_limits = BodyLimits(body_bytes_max, slow_seconds_max, BodyBudget(bodies_bytes_max))
+        self.body_limits = BodyLimits(body_bytes_max, batch_bytes_max, slow_seconds_max, BodyBudget(bodies_bytes_max))
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # nobody answers them: the handlers would be called
         self.url_map.converters["command"] = CommandIdConverter
         for blueprint in (

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from arc_es.http.app import ArcApp
 
 T = TypeVar("T")
+SETTLE_SECONDS_MAX: Final = 10.0
+"""How long what follows an answer, or the failure to send it, may take."""
 _SLASHES: Final = re.compile(r"//+")
 
 log = logging.getLogger("arc_es.http")
@@ -57,9 +59,10 @@ class BodyBudget:
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """How large a JSON body may be, in bytes, how long it may take to arrive, and what all bodies share."""
+    """How large a JSON body may be, and one of a batch, in bytes; how long it may take, and what all bodies share."""
 
     bytes_max: int
+    batch_bytes_max: int
     seconds_max: float
     budget: BodyBudget
 
@@ -85,12 +88,13 @@ class RequestBody:
         """Give back what was reserved; the request has been answered."""
         self._reserve(0)
 
-    async def whole(self) -> bytes:
+    async def whole(self, *, is_batch: bool = False) -> bytes:
         """All of it; errors as `body_of`."""
         bounds = self._limits
-        if self._announced is not None and self._announced > bounds.bytes_max:
-            raise too_large(bounds.bytes_max)
-        self._reserve(bounds.bytes_max if self._announced is None else self._announced)
+        bytes_max = bounds.batch_bytes_max if is_batch else bounds.bytes_max
+        if self._announced is not None and self._announced > bytes_max:
+            raise too_large(bytes_max)
+        self._reserve(bytes_max if self._announced is None else self._announced)
         chunks: list[bytes] = []
         size = 0
         with trio.move_on_after(bounds.seconds_max):
@@ -99,8 +103,8 @@ class RequestBody:
                 if chunk:
                     chunks.append(chunk)
                     size += len(chunk)
-                    if size > bounds.bytes_max:
-                        raise too_large(bounds.bytes_max)
+                    if size > bytes_max:
+                        raise too_large(bytes_max)
                 if not more:
                     self._reserve(size)
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -169,14 +173,21 @@ class Connection(TrioASGIHTTPConnection):
         extras = cast("dict[str, Any]", self.scope)
         extras["arc.headers"] = dict(self.scope["headers"])
         body = extras["arc.body"] = RequestBody(receive, self._arc.body_limits, request.content_length)
+        is_sent = False
         try:
             response = await self._arc.handle_request(request)
             await body.skip_rest()
+            if extras["arc.gone"]() and "arc.settle" in extras:
+                return  # half closed counts as gone: who sends nothing more can hardly be told from who has left
             await self._send_response(send, response)  # bounded in time by the stream below
+            is_sent = True
         except ClientGone:
             return
         finally:
             body.close()
+            if "arc.settle" in extras:
+                with trio.move_on_after(SETTLE_SECONDS_MAX, shield=True):
+                    await extras["arc.settle"](is_sent)
 
     async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
         """Send an answer, no faster than the client takes it.
@@ -230,6 +241,11 @@ def header_of(request: Request, name: bytes) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
+def when_sent(request: Request, settle: Callable[[bool], Awaitable[None]]) -> None:
+    """Have `settle` called once it is known whether the answer was sent whole. A client that has left gets none."""
+    cast("dict[str, Any]", request.scope)["arc.settle"] = settle
+
+
 def ended_in_slash(request: Request) -> bool:
     """Whether the path of the request ended in a slash."""
     return cast("bool", request.scope["arc.slash"])  # type: ignore[typeddict-item]
@@ -239,15 +255,15 @@ def _incoming(request: Request) -> RequestBody:
     return cast("RequestBody", request.scope["arc.body"])  # type: ignore[typeddict-item]
 
 
-async def body_of(request: Request) -> bytes:
-    """The whole request body, of a size for JSON.
+async def body_of(request: Request, *, is_batch: bool = False) -> bytes:
+    """The whole request body, of a size for JSON, or for a batch of it.
 
     Raises:
         Refusal: 408 or 413, it came too slowly or was too large.
         Overloaded: too many bodies are under way; nothing was read.
         ClientGone: the client left before it was complete.
     """
-    return await _incoming(request).whole()
+    return await _incoming(request).whole(is_batch=is_batch)
 
 
 def body_chunks(request: Request, bytes_max: int) -> AsyncGenerator[bytes, None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from wsgiref.handlers import format_date_time
 
@@ -119,31 +120,55 @@ def raw_problem(status: int) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     return status, headers, body
 
 
-def response_of(error: Exception) -> Response:  # noqa: PLR0911 - one return a family of errors
-    """The answer to a request that ended in `error`."""
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is said of an error."""
+
+    status: int
+    code: str
+    message: str
+    details: str | None = None
+
+
+def trouble_of(error: Exception) -> Trouble:  # noqa: PLR0911 - one return a family of errors
+    """What is said of a request, or of one entry of it, that ended in `error`."""
     match error:
         case WireError():
-            return problem_response(error.status, error.code, error.message, error.details)
+            return Trouble(error.status, error.code, error.message, error.details)
         case Refusal():
-            return problem_response(STATUS_OF_CODE[error.code], error.code, error.message)
+            return Trouble(STATUS_OF_CODE[error.code], error.code, error.message)
         case Rejected():
-            return problem_response(STATUS_OF_CODE[error.code], error.code, error.message, error.details)
+            return Trouble(STATUS_OF_CODE[error.code], error.code, error.message, error.details)
         case TargetOverloaded():
-            return problem_response(429, "OVERLOADED", str(error))
+            return Trouble(429, "OVERLOADED", str(error))
         case Overloaded():
-            return problem_response(503, "OVERLOADED", str(error))
+            return Trouble(503, "OVERLOADED", str(error))
         case JournalFull() | BodyStoreFull():
-            return problem_response(507, "JOURNAL_FULL", "There is no room for this now")
+            return Trouble(507, "JOURNAL_FULL", "There is no room for this now")
         case BodyMissing():
-            return problem_response(404, "OBJECT_NOT_FOUND", "There is nothing stored here")
+            return Trouble(404, "OBJECT_NOT_FOUND", "There is nothing stored here")
         case BodyTooLarge():
-            return problem_response(413, "PAYLOAD_TOO_LARGE", "The upload is larger than this service takes")
+            return Trouble(413, "PAYLOAD_TOO_LARGE", "The upload is larger than this service takes")
         case BodyStoreError():
             log.warning("The body store could not be used: %s", error)
-            return problem_response(500, "STORAGE_OPERATION_FAILED", "The body store cannot be used now; try again")
+            return Trouble(500, "STORAGE_OPERATION_FAILED", "The body store cannot be used now; try again")
         case JournalError():
             log.warning("The journal could not be used: %s", error)
-            return problem_response(503, "JOURNAL_UNAVAILABLE", "The journal cannot be reached now; try again")
+            return Trouble(503, "JOURNAL_UNAVAILABLE", "The journal cannot be reached now; try again")
+        case _:
+            log.error("A request failed because of a bug", exc_info=error)
+            return Trouble(500, "GENERIC_ERROR", "Internal server error")
+
+
+def entry_error(error: Exception) -> dict[str, str]:
+    """What is said of one entry of a request."""
+    trouble = trouble_of(error)
+    return {"code": trouble.code, "message": trouble.message[:ECHO_CHARS_MAX]}
+
+
+def response_of(error: Exception) -> Response:
+    """The answer to a request that ended in `error`."""
+    match error:
         case MethodNotAllowed():
             response = problem_response(405, "METHOD_NOT_ALLOWED", "This path does not have this method")
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
@@ -153,5 +178,5 @@ def response_of(error: Exception) -> Response:  # noqa: PLR0911 - one return a f
         case HTTPException():
             return problem_response(400, "INVALID_REQUEST", error.description or "The request cannot be read")
         case _:
-            log.error("A request failed because of a bug", exc_info=error)
-            return problem_response(500, "GENERIC_ERROR", "Internal server error")
+            trouble = trouble_of(error)
+            return problem_response(trouble.status, trouble.code, trouble.message, trouble.details)

@@ -47,6 +47,10 @@ class Inbox:
         self._news = trio.Event()
         self._room = trio.Event()
 
+    def is_gone(self) -> bool:
+        """Whether the client has left, as far as is known now."""
+        return self._gone
+
     async def put(self, message: Message) -> None:
         """Hand over a message; waits while `INBOX_BYTES` lie here, but no longer than the request lasts."""
         if message["type"] == "http.disconnect":
@@ -83,6 +87,7 @@ class Tasks(TaskGroup):
         """Start to handle a request; returns where its body goes."""
         assert self._nursery is not None
         inbox = Inbox()
+        scope["arc.gone"] = inbox.is_gone
         self._nursery.start_soon(_handle, app, scope, inbox.receive, send)
         return inbox.put
 

@@ -6,6 +6,7 @@ New event class: add it here and run `python -m tests.domain.golden_events`, whi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +41,7 @@ from arc_es.domain.events import (
     UploadCompleted,
 )
 from arc_es.domain.ids import Target
-from arc_es.domain.recorded import Decision, Principal
+from arc_es.domain.recorded import SERVICE, Agent, Decision, Principal
 
 _AT: Final = 1_767_225_600_000_001
 _BY: Final = Principal("tok_1", "receiver", "192.0.2.7", "operator", "req_1")
@@ -209,6 +210,15 @@ MORE: Final = {
                 redrive_of="cmd_1",
             ),
         ),
+    ),
+    "LeaseReleased.undelivered": Decision(
+        "dec_undelivered", _AT, SERVICE, (LeaseReleased(lease_id="lease_1", attempt=1, undelivered=True),)
+    ),
+    "LeaseRenewed.agent": Decision(
+        "dec_agent",
+        _AT,
+        replace(_BY, agent=Agent("a-17", "1.2", {"zone": "b"})),
+        (LeaseRenewed(lease_id="lease_1", expires_at=_AT),),
     ),
     "UploadCompleted.ref": Decision(
         "dec_ref", _AT, _BY, (UploadCompleted(params=Body(place="store", size=200_000, sha256=_SHA, ref=_REF)),), _SHA

@@ -11,7 +11,7 @@ from arc_es.domain import events as e
 from arc_es.domain import intents as i
 from arc_es.domain.ids import Delivery, ResourceType, Target
 from arc_es.domain.limits import IDEMPOTENCY_WINDOW, SECOND, UPLOAD_WINDOW
-from arc_es.domain.recorded import Decision, Principal
+from arc_es.domain.recorded import Agent, Decision, Principal
 
 LEASE_IDS: Final = ("lease_a", "lease_b")
 LEASE_SECONDS: Final = (1, 2, 60)
@@ -59,7 +59,7 @@ _holding: st.SearchStrategy[i.Intent] = st.one_of(
     st.builds(i.Lease, lease_id=leases, seconds=seconds, target_type=st.just("worker"), agent=st.just("a-17")),
     st.builds(i.Dispatch, lease_id=leases, seconds=seconds),
     st.builds(i.Renew, lease_id=leases, seconds=seconds),
-    st.builds(i.Release, lease_id=leases, delay=delays),
+    st.builds(i.Release, lease_id=leases, delay=delays, undelivered=st.sampled_from([False, False, True])),
     st.builds(i.RejectDelivery, lease_id=leases, reason=st.just("status 503"), jitter=jitters),
     st.builds(i.CompleteUpload, params=answers),
     st.builds(i.Tick, jitter=jitters),
@@ -147,6 +147,7 @@ _EVENT_FIELDS: Final[dict[str, st.SearchStrategy[Any]]] = {
 _BY_TYPE: Final[dict[str, st.SearchStrategy[Any]]] = {
     "str": names,
     "str | None": optional(text),
+    "bool": st.booleans(),
     "int": st.integers(0, 1000),
     "int | None": optional(st.integers(0, 2**40)),
     "Micros": micros,
@@ -182,6 +183,7 @@ principals = st.builds(
     address=optional(text),
     user_agent=optional(text),
     request_id=optional(text),
+    agent=optional(st.builds(Agent, text, optional(text), st.dictionaries(text, text, max_size=2))),
 )
 
 

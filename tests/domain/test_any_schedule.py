@@ -115,7 +115,7 @@ def test_an_attempt_that_ends_raises_the_number_by_one_up_to_the_limit(turns: li
             assert attempt_of(turn.after) == 1
             continue
         before, limit = attempt_of(turn.before), turn.before.facts.route.max_attempts
-        ended = [event for event in turn.events if isinstance(event, ATTEMPT_ENDS)]
+        ended = [event for event in turn.events if isinstance(event, ATTEMPT_ENDS) and not undelivered(event)]
         failed = [event for event in turn.events if isinstance(event, CommandFailed)]
         assert [event.attempt for event in ended] in ([], [before])
         assert attempt_of(turn.after) == before + (1 if ended and not failed else 0)
@@ -125,6 +125,24 @@ def test_an_attempt_that_ends_raises_the_number_by_one_up_to_the_limit(turns: li
             retried = not isinstance(ended[0], DeliveryFailed) or turn.before.facts.route.retry is not None
             assert failed[0].origin == ("attempts" if retried else "delivery")
             assert not retried or before == limit
+
+
+def undelivered(event: CommandEvent) -> bool:
+    return isinstance(event, LeaseReleased) and event.undelivered
+
+
+@given(lives)
+def test_a_lease_that_nobody_received_leaves_the_attempt_as_it_was(turns: list[Turn]) -> None:
+    for turn in turns:
+        if any(undelivered(event) for event in turn.events):
+            before, after = turn.before, turn.after
+            assert isinstance(before, Leased)
+            assert isinstance(after, Pending)
+            assert (before.attempt, before.lease_end_max, None) == (
+                after.attempt,
+                after.lease_end_max,
+                after.available_at,
+            )
 
 
 @given(lives)

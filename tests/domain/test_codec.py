@@ -234,4 +234,4 @@ def test_the_hash_chain_is_sha256_of_the_first_line() -> None:
 
 def test_the_secrets_of_a_push_target_are_stored_only_where_needed() -> None:
     """A principal has no field that could hold a token."""
-    assert set(Principal.__slots__) == {"id", "kind", "address", "user_agent", "request_id"}
+    assert set(Principal.__slots__) == {"id", "kind", "address", "user_agent", "request_id", "agent"}

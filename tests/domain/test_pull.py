@@ -121,6 +121,13 @@ def test_a_release_may_ask_for_a_rest() -> None:
     assert given(created(), leased(), rests).when(lease("b"), at=T0 + SECOND).events
 
 
+def test_a_lease_that_nobody_received_does_not_end_the_attempt() -> None:
+    story = given(created(max_attempts=1), leased())
+    back = LeaseReleased(lease_id="a", attempt=1, undelivered=True)
+    story.when(Release(lease_id="a", undelivered=True)).then(back)
+    given(created(max_attempts=1), leased(), back).when(lease("b")).then(leased("b", attempt=1))
+
+
 def test_the_last_attempt_released_fails_the_command() -> None:
     story = given(created(max_attempts=1), leased())
     story.when(Release(lease_id="a")).then(released(), given_up(1))

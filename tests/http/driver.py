@@ -104,6 +104,7 @@ class Client:
             sent["authorization"] = f"Bearer {self.token}"
         sent |= {name.lower(): value for name, value in (headers or {}).items()}
         plain, _, query = path.partition("?")
+        left = trio.Event() if gone is None else gone
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -119,9 +120,9 @@ class Client:
             "server": ("127.0.0.1", 8420),
             "extensions": {},
             "state": {},
+            "arc.gone": left.is_set,
         }
         messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
-        left = trio.Event() if gone is None else gone
         answer = into or Answer()
 
         async def receive() -> dict[str, Any]:

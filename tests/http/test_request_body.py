@@ -24,7 +24,7 @@ def body(
     pieces: Iterator[Piece], announced: int | None = None, budget: int = 2**30, seconds_max: float = 30.0
 ) -> tuple[RequestBody, BodyBudget]:
     shared = BodyBudget(budget)
-    return RequestBody(sending(pieces), BodyLimits(1_000, seconds_max, shared), announced), shared
+    return RequestBody(sending(pieces), BodyLimits(1_000, 1_000, seconds_max, shared), announced), shared
 
 
 def sending(pieces: Iterator[Piece]) -> Callable[[], Awaitable[Any]]:
