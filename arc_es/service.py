@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -16,7 +13,7 @@ import trio
 from arc_es.actors.follower import Follower
 from arc_es.actors.long_waits import LongWaits
 from arc_es.actors.ticker import Ticker
-from arc_es.actors.turns import Ask, Turns
+from arc_es.actors.turns import Turns
 from arc_es.actors.waiters import Waiters
 from arc_es.asof import AsOf
 from arc_es.bodies import (
@@ -24,16 +21,14 @@ from arc_es.bodies import (
     Bodies,
     Found,
     Inline,
-    described,
-    params_digest,
 )
 from arc_es.cancellations import Cancellations
 from arc_es.codec import decode
+from arc_es.creating import Creating
 from arc_es.declarations import resealed
-from arc_es.domain.deployments import Redeclare, resolve_target
+from arc_es.domain.deployments import Redeclare
 from arc_es.domain.errors import (
     DeploymentNotFound,
-    KeyWindowOver,
     TargetNotFound,
 )
 from arc_es.domain.events import (
@@ -45,13 +40,6 @@ from arc_es.domain.ids import (
     Micros,
     ResourceType,
     Target,
-    command_id_from_key,
-    command_id_of,
-)
-from arc_es.domain.intents import Create
-from arc_es.domain.limits import (
-    ATTEMPTS_DEFAULT,
-    IDEMPOTENCY_WINDOW,
 )
 from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import SERVICE, CommandKey, Decision, Principal
@@ -63,7 +51,7 @@ from arc_es.holding import Holding
 from arc_es.leasing import Granted, Leasing, Poll, target_of
 from arc_es.lookup import Lookup
 from arc_es.payloads import PayloadRequest, Payloads
-from arc_es.ports import BodyStore, Clock, Journal, JournalError, JournalFull, Message, Slot
+from arc_es.ports import BodyStore, Clock, Journal, JournalError, Message, Slot
 from arc_es.proof.export import Exports
 from arc_es.pushing import Pushing
 from arc_es.redriving import Redriving
@@ -77,8 +65,6 @@ from arc_es.views import ReadModels, Row
 from arc_es.wire import (
     CreateRequest,
     ErrorResponse,
-    InlineBody,
-    StorageBody,
     SuccessResponse,
 )
 from arc_es.wire_leases import LeaseRequest
@@ -145,6 +131,16 @@ class Service:
             cancellations=self.cancellations,
             clock=clock,
         )
+        self._creating = Creating(
+            journal=journal,
+            models=models,
+            turns=turns,
+            bodies=bodies,
+            pushing=pushing,
+            lookup=lookup,
+            long_waits=self._long_waits,
+            clock=clock,
+        )
         self.holding = Holding(self._lookup, models, turns, follower, clock)
         self.settling = Settling(self._responding, self.holding, turns, follower)
         self.feed = Feed(
@@ -165,95 +161,31 @@ class Service:
     # --- callers
 
     async def create(self, request: CreateRequest, by: Principal, trace: TraceContext | None = None) -> tuple[str, Row]:
-        """Create a command, or find the one that its idempotency key names.
+        """Create a command, or find the one that its idempotency key names. Raises as `Creating.create`."""
+        return await self._creating.create(request, by, trace)
 
-        Raises:
-            InvalidCommand, IdempotencyConflict, and those of `resolve_target`.
-        """
-        deployment = self._models.deployments.get(request.deployment_id)
-        known = self._models.deployments.known_targets(request.deployment_id)
-        target = resolve_target(deployment, known, request.target_id)
-        declared = deployment.declared
-        pushed = None if target.resource_id == OPERATOR else deployment.declared_target(target.resource_id)
-        key = request.idempotency_key
-        intent = Create(
-            deployment_id=request.deployment_id,
-            command=request.command,
-            target=target,
-            delivery="pull" if pushed is None else pushed.delivery,
-            params=None,
-            deadline=request.deadline,
-            idempotency_key=key,
-            params_digest=None if key is None else params_digest(request.params),
-            replay_on_conflict=declared is not None and declared.idempotency_conflict == "replay",
-            max_attempts=request.max_attempts or (declared.max_attempts if declared else ATTEMPTS_DEFAULT),
-            retry=declared.retry if declared else None,
-            priority=request.priority,
-            not_before=request.not_before,
-            labels=request.labels,
-            trace=trace,
-        )
-        if key is None:
-            command_id = command_id_of(uuid.uuid4())
-            return command_id, await self._create(command_id, intent, request.params, by)
-        return await self._create_with_key(intent, key, request.params, by)
-
-    async def _create(self, command_id: str, intent: Create, params: InlineBody | StorageBody, by: Principal) -> Row:
-        """Create under this id; large params are stored first, so that no command ever names what is not there."""
-        is_new = self._models.status.get(command_id) is None
-        if is_new and not self._journal.spacious and intent.idempotency_key is not None:
-            is_new = await self._lookup.found(command_id) is None  # to find one that ended long ago takes no room
-        if is_new:
-            self.need_room()
-        if isinstance(params, StorageBody):
-            waiting = replace(intent, upload_size=params.size)
-            return await self._turns.perform(Ask(command_id, intent.deployment_id, waiting, by))
-        if not is_new:
-            seen = replace(intent, params=described(params))  # a replay is compared by its digest and stores nothing
-            return await self._turns.perform(Ask(command_id, intent.deployment_id, seen, by))
-        body, beside = await self._bodies.stored(Slot(command_id, "params"), params)
-        ready = replace(intent, params=body)
-        row = await self._turns.perform(Ask(command_id, intent.deployment_id, ready, by, beside, "params"))
-        return await self._pushed(command_id, row)
+    async def create_each(
+        self, requests: Sequence[CreateRequest], by: Principal, trace: TraceContext | None = None
+    ) -> list[tuple[str, Row] | Exception]:
+        """Create many commands; what came of each. Raises as `Creating.create_each`."""
+        return await self._creating.create_each(requests, by, trace)
 
     def need_room(self) -> None:
         """See that there is room for something new, and not only for what is to come to an end. Raises JournalFull."""
-        if not self._journal.spacious:
-            raise JournalFull("What is left is for running commands")
-
-    async def _pushed(self, command_id: str, row: Row) -> Row:
-        """A command that may be delivered from now on; if by push, then after the first one (`arc.v1` 4.4 Push, 4)."""
-        if row.state.facts.route.delivery == "push":
-            with self._long_waits.until(math.inf):
-                await self._pushing.first_result(command_id)
-            return await self._lookup.known(command_id)
-        return row
-
-    async def _create_with_key(
-        self, intent: Create, key: str, params: InlineBody | StorageBody, by: Principal
-    ) -> tuple[str, Row]:
-        """Equal keys meet at one command id; after the window of one command the next has another id."""
-        scope = (intent.deployment_id, intent.target.resource_id, intent.command, key)
-        holder = self._models.idempotency.holder(*scope)
-        row = None if holder is None else self._models.status.get(holder)
-        free = row is not None and self._clock.now() >= row.state.facts.created_at + IDEMPOTENCY_WINDOW
-        command_id = holder if holder is not None and not free else command_id_from_key(*scope, holder)
-        while True:
-            try:
-                return command_id, await self._create(command_id, intent, params, by)
-            except KeyWindowOver:
-                command_id = await self._lookup.next_holder(command_id, partial(command_id_from_key, *scope))
+        self._creating.need_room()
 
     async def complete_upload(self, command_id: str, size: int, by: Principal) -> Row:
         """The params are uploaded, all `size` bytes of them. Raises as `Transfers.complete_upload`."""
         row = await self._transfers.complete_upload(command_id, size, by)
-        return await self._pushed(command_id, row)
+        return await self._creating.pushed(command_id, row)
 
     async def redrive(self, command_id: str, by: Principal) -> tuple[str, Row]:
         """Let a command that FAILED or EXPIRED run again as a new one, or find the one that does. As `Redriving`."""
         self.need_room()
         redriven = await self._redriving.redrive(command_id, by)
-        return redriven.command_id, await self._pushed(redriven.command_id, await self.known(redriven.command_id))
+        return redriven.command_id, await self._creating.pushed(
+            redriven.command_id, await self.known(redriven.command_id)
+        )
 
     async def status(self, command_id: str, wait_seconds: float = 0) -> Row:
         """The command as it is now, or as soon as it is terminal, at the latest after `wait_seconds`.

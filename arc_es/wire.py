@@ -313,6 +313,7 @@ class CreateRequest:
     not_before: Micros | None = None
     max_attempts: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    wait_seconds: int = 0
 
 
 def parse_create(value: object, now: Micros, allow: Callable[[str, str | None, str], None]) -> CreateRequest:
@@ -334,6 +335,7 @@ def parse_create(value: object, now: Micros, allow: Callable[[str, str | None, s
     max_attempts = optional(data, "maxAttempts", count)
     not_before = optional(data, "notBefore", parse_time)
     labels = optional(data, "labels", parse_labels) or {}
+    wait_seconds = clamp(optional(data, "waitSeconds", count), 0, WAIT_SECONDS_MAX, 0)
     _body_shape(params)
     allow(deployment_id, target_id, command)
     if not command:
@@ -357,6 +359,7 @@ def parse_create(value: object, now: Micros, allow: Callable[[str, str | None, s
         not_before=not_before,
         max_attempts=None if max_attempts is None else clamp(max_attempts, 1, ATTEMPTS_MAX, 1),
         labels=labels_within_limits(labels),
+        wait_seconds=wait_seconds,
     )
 
 

@@ -28,6 +28,14 @@ LEASE: Final = {
 }
 SUCCESS: Final = {"status": "success", "response": INLINE}
 FAILURE: Final = {"status": "error", "code": "DB_DOWN", "message": "no", "details": "at all"}
+LOOP: Final = {
+    "complete": [
+        {"commandId": "cmd_1", "leaseId": "lease_1", "response": SUCCESS},
+        {"commandId": "cmd_2", "leaseId": "lease_2", "response": FAILURE},
+    ],
+    "renew": [{"leaseId": "lease_1", "leaseSeconds": 30}],
+    "agent": {"id": "agent-1", "version": "1.0", "labels": {"zone": "b"}},
+}
 DECLARATION: Final = {
     "targets": [TARGET | {"delivery": "pull"}, {"resourceId": "mailer", "resourceType": "worker", "delivery": "pull"}],
     "strict": False,
@@ -44,10 +52,11 @@ TOKEN: Final = {
 
 BODIES: Final[dict[str, list[Any]]] = {
     "creating.create": [CREATE, {"deploymentId": "fuzz", "command": "c", "params": {"mode": "storage", "size": 3}}],
+    "creating.batch": [{"commands": [CREATE, {"deploymentId": "fuzz", "command": "c", "params": INLINE}]}],
     "commands.respond": [SUCCESS, FAILURE, {"status": "success", "response": {"mode": "storage", "size": 3}}],
     "commands.upload_complete": [{"size": 3}],
     "commands.put_payload": [{"params": INLINE, "response": SUCCESS}],
-    "leases.lease": [LEASE, {"deploymentId": "fuzz", "maxLeases": 1}],
+    "leases.lease": [LEASE | LOOP, LEASE, {"deploymentId": "fuzz", "maxLeases": 1}],
     "commands.cancel": [{"reason": "no longer needed"}, None],
     "leases.release": [{"leaseId": "lease_1"}, {"delaySeconds": 1}, None],
     "leases.renew": [{"leaseSeconds": 30}],

@@ -33,6 +33,7 @@ TABLE: Final = """
 create              yes   yes    yes     403     403      403   403       403     403      403        yes
 create-operator     403   403    403     403     403      403   403       403     403      yes        yes
 create-operator-2   403   403    403     403     403      403   403       403     403      403        yes
+batch               yes   yes    yes     yes     403      403   403       403     403      yes        yes
 upload              yes   yes    yes     403     403      403   403       403     403      403        yes
 upload-operator     403   403    403     403     403      403   403       403     403      yes        yes
 status              yes   yes    yes     403     yes      yes   403       yes     403      403        yes
@@ -147,6 +148,7 @@ class World:
             "create": ("POST", "/commands", a_command()),
             "create-operator": ("POST", "/commands", a_command(command="restart", **operator)),
             "create-operator-2": ("POST", "/commands", a_command(command="stop", **operator)),
+            "batch": ("POST", "/commands/batch", {"commands": [a_command()]}),
             "upload": ("POST", f"/commands/{ids['upload']}/upload-complete", {"size": 3}),
             "upload-operator": ("POST", f"/commands/{ids['upload-operator']}/upload-complete", {"size": 3}),
             "status": ("GET", f"/commands/{command}", None),
