@@ -232,6 +232,12 @@ class ReadModels(Protocol):
     def findable(self, position: int) -> None:
         """Everything up to this position can be found in the index: what ended long ago may leave memory."""
 
+    def begin_replay(self, messages: int) -> None:
+        """So many messages come before anybody asks: what follows from the states alone may wait for `end_replay`."""
+
+    def end_replay(self) -> None:
+        """From now on everything may be asked."""
+
     def apply(self, recorded: Recorded) -> str | None:
         """Fold one decision. Returns the id of a command that may be leased or pushed from now on, else None."""
 

@@ -10,7 +10,7 @@ from arc_es.domain.events import DeploymentDeclared, TargetObserved
 from arc_es.domain.ids import OPERATOR, ResourceType
 from arc_es.domain.limits import TARGETS_PER_DEPLOYMENT_MAX
 from arc_es.domain.recorded import DeploymentKey, Recorded
-from projections.change import Change
+from arc_es.domain.state import Route
 from projections.plain import Plain, made, plain
 
 
@@ -72,12 +72,11 @@ class DeploymentsProjection:
             declared = {target.resource_id: target.resource_type for target in event.targets}
             self._types[name] = {**deployment.observed, **declared}
 
-    def apply(self, change: Change) -> None:
-        """Follow one change of a command: a create makes its target known."""
-        if change.before is not None:
-            return
-        route = change.after.facts.route
-        known = self._known.setdefault(route.deployment_id, {})
+    def learn(self, route: Route) -> None:
+        """A command was created: its target is known from now on."""
+        known = self._known.get(route.deployment_id)
+        if known is None:
+            known = self._known[route.deployment_id] = {}
         if route.target_id in known or len(known) >= TARGETS_PER_DEPLOYMENT_MAX:
             return
         if self.get(route.deployment_id).declared is None:

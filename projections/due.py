@@ -58,25 +58,25 @@ class DueProjection:
         due_at = next_due(change.after)
         if self._taken:
             self._taken.pop(command_id, None)
-        if due_at is not None:
-            if self._armed.get(command_id) != due_at:
-                self._arm(command_id, due_at)
-        elif self._armed.pop(command_id, None) is not None:
-            self._compact()
+        if due_at is None:
+            self._armed.pop(command_id, None)
+        elif self._armed.get(command_id) != due_at:
+            self._arm(command_id, due_at)
 
     def _arm(self, command_id: str, at: Micros) -> None:
+        """Only here the heap grows, so only here it is looked at."""
         self._armed[command_id] = at
-        heappush(self._heap, (at, command_id))
-        self._compact()
+        heap = self._heap
+        heappush(heap, (at, command_id))
+        if len(heap) > 2 * len(self._armed) + _SLACK:
+            self._remake_heap()
 
-    def _compact(self) -> None:
-        if len(self._heap) > 2 * len(self._armed) + _SLACK:
-            self._heap = [(at, command_id) for command_id, at in self._armed.items()]
-            heapify(self._heap)
-
-    def load(self, live: Iterable[Row]) -> None:
-        """Start over with these rows: what is due says their states alone, so nothing of it is dumped."""
-        due = ((row.command_id, next_due(row.state)) for row in live)
-        self._armed = {command_id: at for command_id, at in due if at is not None}
+    def _remake_heap(self) -> None:
         self._heap = [(at, command_id) for command_id, at in self._armed.items()]
         heapify(self._heap)
+
+    def fill(self, live: Iterable[Row]) -> None:
+        """Start over with these rows: what is due say their states alone, so nothing of it is dumped."""
+        due = ((row.command_id, next_due(row.state)) for row in live)
+        self._armed = {command_id: at for command_id, at in due if at is not None}
+        self._remake_heap()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from arc_es.domain.events import Event
 from arc_es.domain.leases import CancelledLease
-from arc_es.domain.recorded import CommandKey, DeploymentKey, LogKey, PayloadKey, Recorded, TokenKey
+from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, LogKey, PayloadKey, Recorded, TokenKey
 from arc_es.domain.state import TERMINAL
 from projections.cancelled import CancelledProjection
-from projections.change import Change, Row
+from projections.change import Change
 from projections.checkpoints import CheckpointsProjection
 from projections.deployments import DeploymentsProjection
 from projections.due import DueProjection
@@ -20,6 +21,8 @@ from projections.plain import Plain
 from projections.stats import StatsProjection
 from projections.status import StatusProjection
 from projections.tokens import TokensProjection
+
+_ENDED: Final = frozenset(TERMINAL)
 
 
 class Projections:
@@ -35,6 +38,7 @@ class Projections:
         self.on_late: Callable[[str, Recorded], None] = lambda command_id, recorded: None
         self.on_cancelled: Callable[[CancelledLease], None] = lambda lease: None
         self._finished_max = finished_max
+        self._replaying = False
         self.status = StatusProjection(finished_max)
         self.pending = PendingProjection()
         self.pushes = PendingProjection()
@@ -58,33 +62,65 @@ class Projections:
         """
         key = recorded.key
         if not isinstance(key, CommandKey):
-            if isinstance(key, DeploymentKey):
-                self.deployments.apply_recorded(key, recorded)
-            elif isinstance(key, PayloadKey):
-                self.payloads.apply_recorded(key, recorded)
-            elif isinstance(key, TokenKey):
-                self.tokens.apply_recorded(key, recorded)
-            elif isinstance(key, LogKey):
-                self.checkpoints.apply_recorded(key, recorded)
-            self.stats.count(len(recorded.events))
+            self._apply_other(key, recorded)
+            self.stats.apply(recorded, None)
             return None
         change = self.status.apply(key, recorded)
-        self.stats.count(len(recorded.events))
+        self.stats.apply(recorded, change)
         if change is None:
             self.on_late(key.command_id, recorded)
             return None
-        self.stats.apply(change)
-        self.due.apply(change)
         cancelled = self.cancelled.apply(change)
         if cancelled is not None:
             self.on_cancelled(cancelled)
         self.idempotency.apply(change)
-        self.deployments.apply(change)
+        route = change.after.facts.route
+        if change.before is None:
+            self.deployments.learn(route)
         self.on_change(change, recorded.events)
-        if isinstance(change.after, TERMINAL):
+        if type(change.after) in _ENDED:
             self.status.evict()
-        pushed = change.after.facts.route.delivery == "push"
-        return self.pushes.apply(change) if pushed else self.pending.apply(change)
+        queues = self.pushes if route.delivery == "push" else self.pending
+        if self._replaying:
+            queues.learn(change)
+            return None
+        self.due.apply(change)
+        return queues.apply(change)
+
+    def _apply_other(self, key: Key, recorded: Recorded) -> None:
+        """What is about no command."""
+        if isinstance(key, DeploymentKey):
+            self.deployments.apply_recorded(key, recorded)
+        elif isinstance(key, PayloadKey):
+            self.payloads.apply_recorded(key, recorded)
+        elif isinstance(key, TokenKey):
+            self.tokens.apply_recorded(key, recorded)
+        elif isinstance(key, LogKey):
+            self.checkpoints.apply_recorded(key, recorded)
+
+    # --- replays
+
+    def begin_replay(self, messages: int) -> None:
+        """So many messages come before anybody asks; until `end_replay`, queues and due times may be wrong.
+
+        They follow from the states that the commands then have, so following each change would be wasted, unless the
+        messages are few.
+        """
+        self._replaying = messages > len(self.status)
+
+    def end_replay(self) -> None:
+        """Make up for what was left out."""
+        if self._replaying:
+            self._replaying = False
+            self._fill()
+
+    def _fill(self) -> None:
+        live = self.status.live()
+        self.pending.fill(row for row in live if row.state.facts.route.delivery != "push")
+        self.pushes.fill(row for row in live if row.state.facts.route.delivery == "push")
+        self.due.fill(live)
+
+    # --- snapshots
 
     def dump(self) -> Iterator[tuple[str, Plain]]:
         """Everything as named pieces of plain data; the same for all folds of the same decisions.
@@ -111,25 +147,22 @@ class Projections:
         loaded._load(pieces)
         findable = self.status.findable
         for name, part in vars(loaded).items():
-            if hasattr(part, "load"):
+            if hasattr(part, "load") or hasattr(part, "fill"):
                 vars(getattr(self, name)).update(vars(part))
         self.status.on_evicted = self.idempotency.evict
         self.findable(findable)
 
     def _load(self, pieces: Iterable[tuple[str, Plain]]) -> None:
-        live: list[Row] = []
         rest: dict[str, Plain] = {}
         for name, piece in pieces:
             if name == "status":
-                live += self.status.load(piece)
+                self.status.load(piece)
             else:
                 rest[name] = piece
         self.status.load_finished(rest["finished"])
-        pushed = [row for row in live if row.state.facts.route.delivery == "push"]
-        pulled = [row for row in live if row.state.facts.route.delivery != "push"]
-        self.pending.load(rest["pending"], pulled)
-        self.pushes.load(rest["pushes"], pushed)
-        self.due.load(live)
+        self.pending.load(rest["pending"])
+        self.pushes.load(rest["pushes"])
+        self._fill()
         self.cancelled.load(rest["cancelled"])
         self.idempotency.load(rest["idempotency"], self.status.get)
         self.deployments.load(rest["deployments"])

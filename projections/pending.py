@@ -5,8 +5,8 @@ high bits, the command's place (`params_at`) in the low ones. `params_at` never 
 from a lease gets its old place. Without a priority, rank and `params_at` are one object: a place costs 8 bytes a heap.
 
 `_ready` and `_resting` are the truth, keyed by place. A heap entry counts only if the truth agrees; everything else in
-a heap is garbage, thrown away when met, or all at once when it is more than half of the heap. So an event that takes a
-command out of a queue costs one dict deletion, and nothing ever searches a heap.
+a heap is garbage, thrown away when met, or all at once when it may be more than half of the heap. So an event that
+takes a command out of a queue costs one dict deletion, and nothing ever searches a heap.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _PLACE_BITS: Final = 48
 _PLACE_MASK: Final = (1 << _PLACE_BITS) - 1
 _SLACK: Final = 64
 """So much garbage is not worth a compaction."""
+_HELD: Final = frozenset({Leased, Dispatched})
+_QUEUED: Final = frozenset({Pending, *_HELD})
 
 
 def _rank(row: Row) -> int:
@@ -34,13 +36,18 @@ def _rank(row: Row) -> int:
 
 
 class _Queue:
-    """Ranks of one target, or of all targets of a deployment but `operator`; `ready` counts what is really there."""
+    """Ranks of one target, or of all targets of a deployment but `operator`.
 
-    __slots__ = ("ranks", "ready")
+    `ready` counts what is really there; no heap of the queue holds more than `garbage` entries beside it.
+    """
+
+    __slots__ = ("garbage", "heaps", "ranks", "ready")
 
     def __init__(self) -> None:
         self.ranks: list[int] = []
+        self.heaps = [self.ranks]
         self.ready = 0
+        self.garbage = 0
 
 
 class _Target(_Queue):
@@ -51,6 +58,7 @@ class _Target(_Queue):
     def __init__(self, whole: _Queue | None) -> None:
         super().__init__()
         self.places: list[int] = []
+        self.heaps.append(self.places)
         self.resting = 0
         self.leased = 0
         self.whole = whole
@@ -68,6 +76,9 @@ class PendingProjection:
     """Commands of one kind of delivery in state Pending: ready, or resting until their `available_at`."""
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._deployments: dict[str, _Deployment] = {}
         self._ready: dict[int, Row] = {}
         self._reserved: dict[str, Row] = {}
@@ -102,7 +113,7 @@ class PendingProjection:
             if row is not None:
                 target = self._target(row.state.facts.route)
                 self._offer(target, _rank(row))
-                self._compact(target)
+                self._littered(target)
 
     def next_available_at(self) -> Micros | None:
         """When the next resting command becomes leasable; in the past while `wake_delayed` has not told of it."""
@@ -160,24 +171,30 @@ class PendingProjection:
 
     def apply(self, change: Change) -> str | None:
         """Follow one change. Returns the id of the command if it has just become leasable."""
-        before, after = change.before, change.after
-        route = after.facts.route
-        if type(before) is Pending:
-            self._leave(change.row)
-        elif type(before) is Leased or type(before) is Dispatched:
-            self._target(route).leased -= 1
-        if type(after) is Leased or type(after) is Dispatched:
-            self._target(route).leased += 1
-        elif type(after) is Pending:
+        after = change.after
+        was, now = type(change.before), type(after)
+        if was not in _QUEUED and now not in _QUEUED:
+            return None
+        row = change.row
+        target = self._target(after.facts.route)
+        if was is Pending:
+            self._leave(row, target)
+        elif was in _HELD:
+            target.leased -= 1
+        if now in _HELD:
+            target.leased += 1
+        elif isinstance(after, Pending):
             available_at = after.available_at
             if available_at is None or available_at <= change.at:
-                self._enter(change.row)
-                return change.row.command_id
-            self._rest(change.row, available_at)
+                self._enter(row, target)
+                return row.command_id
+            self._rest(row, target, available_at)
         return None
 
     def _target(self, route: Route) -> _Target:
-        return self._queue(route.deployment_id, route.target_id)
+        deployment = self._deployments.get(route.deployment_id)
+        target = None if deployment is None else deployment.targets.get(route.target_id)
+        return target or self._queue(route.deployment_id, route.target_id)
 
     def _queue(self, deployment_id: str, target_id: str) -> _Target:
         deployment = self._deployments.get(deployment_id)
@@ -189,13 +206,13 @@ class PendingProjection:
             target = deployment.targets[target_id] = _Target(whole)
         return target
 
-    def _enter(self, row: Row) -> None:
-        target = self._target(row.state.facts.route)
-        self._ready[row.params_at] = row
+    def _enter(self, row: Row, target: _Target) -> None:
+        place = row.params_at
+        self._ready[place] = row
         target.ready += 1
         if target.whole is not None:
             target.whole.ready += 1
-        heappush(target.places, row.params_at)
+        heappush(target.places, place)
         self._offer(target, _rank(row))
 
     def _offer(self, target: _Target, rank: int) -> None:
@@ -203,11 +220,12 @@ class PendingProjection:
         if target.whole is not None:
             heappush(target.whole.ranks, rank)
 
-    def _leave(self, row: Row) -> None:
+    def _leave(self, row: Row, target: _Target) -> None:
         place = row.params_at
-        target = self._target(row.state.facts.route)
-        self._reserved.pop(row.command_id, None)
-        self._unannounced.pop(place, None)
+        if self._reserved:
+            self._reserved.pop(row.command_id, None)
+        if self._unannounced:
+            self._unannounced.pop(place, None)
         if self._ready.pop(place, None) is None:
             del self._resting[place]
             target.resting -= 1
@@ -217,17 +235,22 @@ class PendingProjection:
         target.ready -= 1
         if target.whole is not None:
             target.whole.ready -= 1
-        self._compact(target)
+        self._littered(target)
 
-    def _compact(self, target: _Target) -> None:
+    def _littered(self, target: _Target) -> None:
+        """One more entry in each heap of these queues may be garbage."""
+        target.garbage += 1
+        if target.garbage > target.ready + _SLACK:
+            self._compact(target)
         whole = target.whole
-        self._compact_heap(target.ranks, target.ready)
-        self._compact_heap(target.places, target.ready)
         if whole is not None:
-            self._compact_heap(whole.ranks, whole.ready)
+            whole.garbage += 1
+            if whole.garbage > whole.ready + _SLACK:
+                self._compact(whole)
 
-    def _compact_heap(self, heap: list[int], live: int) -> None:
-        if len(heap) > 2 * live + _SLACK:
+    def _compact(self, queue: _Queue) -> None:
+        queue.garbage = 0
+        for heap in queue.heaps:
             heap[:] = sorted({rank for rank in heap if rank & _PLACE_MASK in self._ready})
 
     def _oldest(self, target: _Target) -> Micros | None:
@@ -239,31 +262,43 @@ class PendingProjection:
             heappop(places)
         return None
 
-    # --- snapshots
+    # --- snapshots and replays
+
+    def learn(self, change: Change) -> None:
+        """Follow one change only as far as `fill` does not make up for it: to the names of the queues."""
+        if type(change.after) in _QUEUED and type(change.before) not in _QUEUED:
+            self._target(change.after.facts.route)
 
     def dump(self) -> Plain:
         """The names of all queues as plain data. What is in them say the states of the commands."""
         return [(name, [*deployment.targets]) for name, deployment in self._deployments.items()]
 
-    def load(self, data: Plain, live: Iterable[Row]) -> None:
-        """Start over with these queues and rows. What rests is moved when its time is seen to be over."""
+    def load(self, data: Plain) -> None:
+        """Take in what was dumped; `fill` is to follow."""
         for deployment_id, target_ids in data:
             for target_id in target_ids:
                 self._queue(deployment_id, target_id)
+
+    def fill(self, live: Iterable[Row]) -> None:
+        """Start over with these rows in the same queues. What rests is moved when its time is seen to be over."""
+        names = self.dump()
+        self._clear()
+        self.load(names)
         for row in sorted(live, key=lambda row: row.params_at):  # so that nothing ever moves up in a heap
             state = row.state
-            if type(state) is Leased or type(state) is Dispatched:
+            if type(state) in _HELD:
                 self._target(state.facts.route).leased += 1
-            elif type(state) is Pending:
+            elif isinstance(state, Pending):
+                target = self._target(state.facts.route)
                 if state.available_at is None:
-                    self._enter(row)
+                    self._enter(row, target)
                 else:
-                    self._rest(row, state.available_at)
+                    self._rest(row, target, state.available_at)
 
     # --- rests
 
-    def _rest(self, row: Row, available_at: Micros) -> None:
-        self._target(row.state.facts.route).resting += 1
+    def _rest(self, row: Row, target: _Target, available_at: Micros) -> None:
+        target.resting += 1
         self._resting[row.params_at] = row
         heappush(self._alarms, (available_at, row.params_at))
 
@@ -277,6 +312,7 @@ class PendingProjection:
             available_at, place = heappop(alarms)
             if self._rests_until(available_at, place):
                 row = self._resting.pop(place)
-                self._target(row.state.facts.route).resting -= 1
+                target = self._target(row.state.facts.route)
+                target.resting -= 1
                 self._unannounced[place] = available_at
-                self._enter(row)
+                self._enter(row, target)

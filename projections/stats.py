@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from arc_es.domain.recorded import Recorded
 from arc_es.domain.state import PUBLIC_STATE
 from projections.change import Change
 from projections.plain import Plain
@@ -26,16 +27,15 @@ class StatsProjection:
             counts[PUBLIC_STATE[state]] += count
         return counts
 
-    def count(self, events: int) -> None:
-        """One more decision was applied, with this many events."""
+    def apply(self, recorded: Recorded, change: Change | None) -> None:
+        """Count one decision, and what it changed about a command, if anything."""
         self.messages += 1
-        self.events += events
-
-    def apply(self, change: Change) -> None:
-        """Follow one change."""
-        if change.before is not None:
-            self._commands[type(change.before)] -= 1
-        self._commands[type(change.after)] += 1
+        self.events += len(recorded.events)
+        if change is not None:
+            commands = self._commands
+            if change.before is not None:
+                commands[type(change.before)] -= 1
+            commands[type(change.after)] += 1
 
     def dump(self) -> Plain:
         """All counts as plain data."""

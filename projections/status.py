@@ -15,7 +15,7 @@ from typing import Final
 from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import CommandArchived, CommandRedriven, LateResponseRecorded
 from arc_es.domain.recorded import CommandKey, Recorded
-from arc_es.domain.state import TERMINAL, Leased, State, fold
+from arc_es.domain.state import TERMINAL, Leased, evolve
 from projections.change import Change, Row
 from projections.plain import Plain
 from projections.rows import Cold, opened, pieces
@@ -64,6 +64,10 @@ class StatusProjection:
         """Ids and rows of all commands in memory."""
         return ((command_id, row) for command_id in self._rows if (row := self.get(command_id)) is not None)
 
+    def live(self) -> list[Row]:
+        """The rows of all commands that have not ended."""
+        return [row for row in self._rows.values() if type(row) is Row and not isinstance(row.state, TERMINAL)]
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -73,25 +77,26 @@ class StatusProjection:
         Raises:
             ImpossibleHistory: the decision was applied before, or contradicts the transition table. Nothing changed.
         """
-        row = self.get(key.command_id)
-        if row is None and self._finished_max is not None and _is_late(recorded):
-            if key.command_id in self._awaited:
-                self._awaited[key.command_id].append(recorded.position)
-            return None
-        before = None if row is None else row.state
-        row = _folded(key.command_id, row, recorded)
-        self._rows[key.command_id] = row
+        command_id = key.command_id
+        row = self.get(command_id)
+        if row is None:
+            if self._finished_max is not None and _is_late(recorded):
+                if command_id in self._awaited:
+                    self._awaited[command_id].append(recorded.position)
+                return None
+            before = None
+            row = self._rows[command_id] = _folded(command_id, None, recorded)
+        else:
+            before = row.state
+            _folded(command_id, row, recorded)
         after = row.state
-        if self._finished_max is not None and row.answer_at == recorded.position:
-            self._finished.append(key.command_id)
-        self._follow_lease(row.command_id, before, after)
-        return Change(row, before, after, recorded.position, recorded.at)
-
-    def _follow_lease(self, command_id: str, before: State | None, after: State) -> None:
+        if row.answer_at == recorded.position and self._finished_max is not None:
+            self._finished.append(command_id)
         if type(before) is Leased:
             del self._holders[before.lease_id]
         if type(after) is Leased:
-            self._holders[after.lease_id] = command_id
+            self._holders[after.lease_id] = row.command_id
+        return Change(row, before, after, recorded.position, recorded.at)
 
     # --- what is kept in memory
 
@@ -159,31 +164,32 @@ class StatusProjection:
             ended = (name for name, row in self._rows.items() if type(row) is Cold)
             self._finished.extend(command_ids or ended)
 
-    def load(self, piece: Plain) -> list[Row]:
-        """Take a dumped piece in; they come in their order. Returns the rows in it that have not come to an end."""
+    def load(self, piece: Plain) -> None:
+        """Take a dumped piece in; they come in their order."""
         ids, live, cold = opened(piece)
         self._rows.update(dict.fromkeys(ids, cold))
         self._rows.update([(row.command_id, row) for row in live])
         self._holders.update({row.state.lease_id: row.command_id for row in live if type(row.state) is Leased})
-        return live
 
 
 def _folded(command_id: str, row: Row | None, recorded: Recorded) -> Row:
     """The row after one more decision; a row that was there is changed in place. Raises as `apply`."""
     position = recorded.position
-    if position <= (0 if row is None else row.version):
+    state, version = (None, 0) if row is None else (row.state, row.version)
+    if position <= version:
         raise ImpossibleHistory(f"Message {position} of {command_id} is applied twice or out of order")
-    after = fold(None if row is None else row.state, recorded.events, recorded.at)  # type: ignore[arg-type]  # refused
-    if after is None:
+    for event in recorded.events:
+        state = evolve(state, event, recorded.at)  # type: ignore[arg-type]  # what is no command's is refused
+    if state is None:
         raise ImpossibleHistory(f"Message {position} of {command_id} holds no events")
     if row is None:
-        row = Row(command_id, after, position, 0, 0)
+        row = Row(command_id, state, position, 0, 0)
     else:
-        row.state = after
+        row.state = state
         row.version = position
-    if row.params_at == 0 and after.facts.params_place is not None:
+    if row.params_at == 0 and state.facts.params_place is not None:
         row.params_at = position
-    if row.answer_at == 0 and isinstance(after, TERMINAL):
+    if row.answer_at == 0 and isinstance(state, TERMINAL):
         row.answer_at = position
     return row
 

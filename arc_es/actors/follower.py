@@ -86,6 +86,7 @@ class Follower:
                 await trio.sleep(RETRY_SECONDS)
             else:
                 break
+        self._models.begin_replay(self.target - self.applied)
         if self.target <= self.applied:
             self._become_ready()
         await self._journal.follow(self.applied, self._handle)
@@ -133,6 +134,7 @@ class Follower:
             await self.reached(last.position)
 
     def _become_ready(self) -> None:
+        self._models.end_replay()
         self.ready = True
         self._caught_up.set()
 

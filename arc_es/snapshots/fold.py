@@ -89,7 +89,9 @@ async def fold(
             done.set()
 
     if folded.position < end:
+        folded.models.begin_replay(end - folded.position)
         await _follow(journal, folded, handle, done, end, progress)
+        folded.models.end_replay()
     folded.seconds += time.monotonic() - started
     return folded
 
