@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
@@ -36,14 +36,10 @@ from arc_es.cli.transfers import Bars
 if TYPE_CHECKING:
     import trio
 
-    from arc_es.client import ArcClient, ArcError
+    from arc_es.client import ArcError, Caller, Command
     from arc_es.client.files import Moved
 
 _TERMINAL: Final = ("SUCCEEDED", "FAILED", "EXPIRED")
-_WAIT_SECONDS_MAX: Final = 60
-_QUICK_SECONDS: Final = 1.0
-"""An answer that came sooner than this was not waited for: the server does not know waitSeconds."""
-_PAUSE_SECONDS_MAX: Final = 5.0
 _TIMEOUT_SECONDS: Final = 60.0
 
 
@@ -63,14 +59,27 @@ class _Order:
     """Where the result is kept until it is printed; None: it is written to `output` as it comes."""
     output: Path | None
     scope: trio.CancelScope | None = None
-    command_id: str | None = None
-    state: str = "unknown"
-    answer: dict[str, Any] = field(default_factory=dict)
+    made: Command | None = None
     result_bytes: int | None = None
     """Size of the result, once it is here."""
     last_error: ArcError | None = None
     doubt: bool = True
     """Whether the command may have been created although nobody told us."""
+
+    @property
+    def command_id(self) -> str | None:
+        """Its id, once we know that it was created."""
+        return self.made.id if self.made else None
+
+    @property
+    def state(self) -> str:
+        """As of the last status."""
+        return self.made.state if self.made else "unknown"
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The last status."""
+        return self.made.status if self.made else {}
 
     @contextmanager
     def transfer(self, what: str, size: int | None) -> Iterator[Moved]:
@@ -163,86 +172,42 @@ async def _run(order: _Order, server: Server) -> None:
     """Create and wait, for as long as was asked; `order` tells how far it came."""
     import trio
 
-    async with server.client("call") as client:
+    async with server.caller("call", on_trouble=partial(_note, order)) as arc:
         with trio.move_on_after(order.timeout_seconds) as order.scope:
-            await _create(order, client)
+            order.made = await _create(order, arc)
             if order.wait:
                 with _spinner(order):
-                    await _wait(order, client)
+                    await order.made.ended()
                 if order.state == "SUCCEEDED":
-                    await _fetch(order, client)
+                    await _fetch(order, order.made)
 
 
-async def _create(order: _Order, client: ArcClient) -> None:
-    from arc_es.client import FileBody, retrying
-    from arc_es.client.client import INLINE_PARAMS_BYTES_MAX
+async def _create(order: _Order, arc: Caller) -> Command:
+    from arc_es.client import FileBody
+    from arc_es.client.bodies import INLINE_BYTES_MAX
 
     size = FileBody(order.params).size
     with order.transfer("uploading the params", size) as moved:
-        params = order.params.read() if size <= INLINE_PARAMS_BYTES_MAX else FileBody(order.params, moved)
-        created = await retrying(
-            lambda: client.create(
-                order.deployment,
-                order.command,
-                params,
-                target_id=order.target,
-                deadline=order.deadline,
-                idempotency_key=order.key,
-            ),
-            on_retry=lambda error, _: _note(order, error),
+        return await arc.create(
+            order.deployment,
+            order.command,
+            order.params.read() if size <= INLINE_BYTES_MAX else FileBody(order.params, moved),
+            target=order.target,
+            deadline=order.deadline,
+            key=order.key,
         )
-    order.command_id, order.state = created["commandId"], created["state"]
 
 
-async def _wait(order: _Order, client: ArcClient) -> None:
-    """Ask until the command is terminal."""
-    import trio
-
-    from arc_es.client import Backoff
-
-    ends_at = trio.current_time() + order.timeout_seconds
-    pause, early = Backoff(initial_seconds=0.5, factor=1.5, max_seconds=_PAUSE_SECONDS_MAX), 0
-    while True:
-        asked_at = trio.current_time()
-        await _ask(order, client, wait_seconds=max(1, int(min(_WAIT_SECONDS_MAX, ends_at - asked_at))))
-        if order.state in _TERMINAL:
-            return
-        if trio.current_time() - asked_at < _QUICK_SECONDS:
-            early += 1
-            await trio.sleep(pause.delay_seconds(early))
-
-
-async def _ask(order: _Order, client: ArcClient, *, wait_seconds: int = 0) -> None:
-    from arc_es.client import retrying
-
-    order.answer = await retrying(
-        partial(client.status, str(order.command_id), wait_seconds=wait_seconds),
-        on_retry=lambda error, _: _note(order, error),
-    )
-    order.state = order.answer["state"]
-
-
-async def _fetch(order: _Order, client: ArcClient) -> None:
+async def _fetch(order: _Order, made: Command) -> None:
     """Write the result where it belongs."""
-    from arc_es.client import Sink, UrlRefused, retrying
-
-    def body() -> dict[str, Any]:
-        found: dict[str, Any] = order.answer["response"]["response"]
-        return found
-
-    async def save() -> None:
-        await retrying(lambda: client.save(body(), sink), on_retry=lambda error, _: _note(order, error))
+    from arc_es.client import Sink
 
     with (
         nullcontext(order.held) if order.held is not None else result_file(order.output) as file,
-        order.transfer("downloading the result", body().get("size")) as moved,
+        order.transfer("downloading the result", made.result_size) as moved,
     ):
         sink = Sink(file, moved)
-        try:
-            await save()
-        except UrlRefused:  # it lives for an hour, which retries can outlast; the next status brings a fresh one
-            await _ask(order, client)
-            await save()
+        await made.save(sink)
     order.result_bytes = sink.size
 
 

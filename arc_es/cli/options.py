@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 from arc_es.domain.ids import ResourceType, Target
 
 if TYPE_CHECKING:  # the HTTP client takes 0.1 s to import, which `--help` and `serve` need not wait for
-    from arc_es.client import ArcClient, ArcError
+    from arc_es.client import ArcClient, ArcError, Caller, Worker
 
 T = TypeVar("T")
 
@@ -64,11 +64,27 @@ class Server:
         Raises:
             CommandFailure: the URL is not one.
         """
-        from arc_es import __version__
         from arc_es.client import ArcClient
 
+        return self._made(ArcClient, role)
+
+    def caller(self, role: str, **options: Any) -> Caller:
+        """A caller for this service. Raises CommandFailure like `client`."""
+        from arc_es.client import Caller
+
+        return self._made(Caller, role, **options)
+
+    def worker(self, role: str, **options: Any) -> Worker:
+        """A worker for this service. Raises CommandFailure like `client`."""
+        from arc_es.client import Worker
+
+        return self._made(Worker, role, **options)
+
+    def _made(self, kind: Callable[..., T], role: str, **options: Any) -> T:
+        from arc_es import __version__
+
         try:
-            return ArcClient(self.url, self.token, user_agent=f"arc-es-{role}/{__version__}")
+            return kind(self.url, self.token, user_agent=f"arc-es-{role}/{__version__}", **options)
         except ValueError as error:
             advice = "see --url, --token, ARC_URL and ARC_TOKEN"
             raise CommandFailure(str(error), advice=advice, exit_status=EXIT_USAGE) from error

@@ -33,7 +33,7 @@ _SIGNAL_BASE: Final = 128
 
 @dataclass(slots=True)
 class Outcome:
-    """exit_status: as a shell counts it, 128 + n for signal n; None if time or room was up.
+    """exit_status: as a shell counts it, 128 + n for signal n; None if room was up.
 
     output: what the program printed, at most `OUTPUT_BYTES_MAX`. unkept: why the output could not be kept.
     """
@@ -53,9 +53,9 @@ def output_file() -> Iterator[BinaryIO]:
 
 
 async def run_program(
-    arguments: Sequence[str], stdin: BinaryIO, output: BinaryIO, environ: Mapping[str, str], budget_seconds: float
+    arguments: Sequence[str], stdin: BinaryIO, output: BinaryIO, environ: Mapping[str, str]
 ) -> Outcome:
-    """Run a program to its end, or to the end of its budget. stdin: a real file, which it gets as it is.
+    """Run a program to its end, or until cancelled. stdin: a real file, which it gets as it is.
 
     Raises:
         OSError: it cannot be started.
@@ -65,7 +65,7 @@ async def run_program(
         list(arguments), stdin=stdin, stdout=PIPE, stderr=PIPE, env=dict(environ), start_new_session=True
     )
     try:
-        with trio.move_on_after(budget_seconds) as budget:
+        with trio.CancelScope() as budget:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_collect, cast("ReceiveStream", process.stdout), outcome, budget)
                 nursery.start_soon(_tail, cast("ReceiveStream", process.stderr), outcome)

@@ -11,7 +11,7 @@ from typing import Final
 import httpx2
 import orjson
 
-from arc_es.client.errors import ArcError, BadAnswer, is_temporary
+from arc_es.client.errors import ArcError, BadAnswer, Refused, Unavailable, is_temporary
 from arc_es.client.lease import JsonObject
 
 _MESSAGE_CHARS_MAX: Final = 300
@@ -68,7 +68,8 @@ def error_of(response: httpx2.Response) -> ArcError:
         message = f"{origin(response.url)} answered {status} {response.reason_phrase}, not as this service does"
         return BadAnswer(message, status=status, retryable=is_temporary(status))
     details = problem.get("details")
-    return ArcError(
+    kind = Unavailable if retryable else Refused
+    return kind(
         str(message)[:_MESSAGE_CHARS_MAX],
         status=status,
         code=str(code),

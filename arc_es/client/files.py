@@ -24,7 +24,7 @@ class FileBody:
     def __init__(self, file: BinaryIO, moved: Moved = unheeded) -> None:
         """Raises OSError if the file cannot be positioned, as pipes cannot."""
         self._file = file
-        self._moved = moved
+        self.moved = moved
         self._start = file.tell()
         self.size = file.seek(0, os.SEEK_END) - self._start
         file.seek(self._start)
@@ -36,7 +36,11 @@ class FileBody:
         while chunk := await to_thread.run_sync(self._file.read, min(CHUNK_BYTES, self.size - sent)):
             yield chunk
             sent += len(chunk)
-            self._moved(sent)
+            self.moved(sent)
+
+    async def read(self) -> bytes:
+        """All of it at once, if it is known to be small. Raises OSError."""
+        return b"".join([chunk async for chunk in self.chunks()])
 
 
 class Sink:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
 import trio
 
-from arc_es.cli.worker import MARGIN_SECONDS, budget_end
-from arc_es.client import ArcClient, ArcError, Backoff, BadAnswer, Lease, ServerUnreachable, retrying
-from arc_es.client.client import api_base
+from arc_es.client import ArcClient, ArcError, Backoff, BadAnswer, ServerUnreachable, retrying
+from arc_es.client.transport import api_base
 from arc_es.domain.ids import Target
-from tests.cli.fake import Answer, FakeService, Request, problem
+from tests.cli.fake import Answer, FakeService, problem
 from tests.cli.test_work import lease
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
@@ -86,35 +83,6 @@ def test_a_malformed_envelope_is_worth_another_try(fake: FakeService) -> None:
     with pytest.raises(BadAnswer) as bad:
         trio.run(ask)
     assert bad.value.retryable
-
-
-def leased_at(fake: FakeService, server_time: datetime, **envelope: Any) -> Lease:
-    """A lease of 60 s by a server whose clock shows `server_time`."""
-    info = lease(**envelope) | {"leaseExpiresAt": (server_time + timedelta(seconds=60)).isoformat()}
-
-    def script(_: Request) -> Answer:
-        return Answer(200, {"leases": [info]}, {"Date": format_datetime(server_time, usegmt=True)})
-
-    fake.on("POST /v1/commands/leases", script)
-
-    async def take() -> list[Lease]:
-        async with ArcClient(fake.url) as client:
-            return await client.lease("demo")
-
-    (taken,) = trio.run(take)
-    return taken
-
-
-def test_budget_counts_from_the_clock_of_the_server(fake: FakeService) -> None:
-    an_hour_ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
-    taken = leased_at(fake, an_hour_ahead)
-    assert (budget_end(taken) - taken.server_time).total_seconds() == 60 - MARGIN_SECONDS
-
-
-def test_budget_ends_at_an_earlier_deadline(fake: FakeService) -> None:
-    now = datetime.now(UTC).replace(microsecond=0)
-    taken = leased_at(fake, now, deadline=(now + timedelta(seconds=7)).isoformat())
-    assert (budget_end(taken) - taken.server_time).total_seconds() == 7
 
 
 def test_rests_grow_to_a_bound_and_obey_the_server() -> None:

@@ -55,14 +55,17 @@ def lease(command_id: str = "cmd_1", params: bytes = b"hello", seconds: float = 
 
 
 def offering(fake: FakeService, *leases: dict[str, Any]) -> None:
-    """Each lease once, one a call; afterwards calls wait as a long-poll does, until the service is shut down."""
+    """Each lease once, one a call; afterwards long-polls wait until the service is shut down. It knows `arc.v1` and
+    waitSeconds, and nothing else: answers come by their signed URLs, and leases are not renewed."""
     left = list(leases)
     never = threading.Event()
 
-    def script(_: Request) -> Answer:
-        if left:
+    def script(request: Request) -> Answer:
+        asked = request.json()
+        if left and asked["maxLeases"]:
             return Answer(200, {"leases": [left.pop(0)]})
-        never.wait(20)
+        if "waitSeconds" in asked:
+            never.wait(20)
         return EMPTY
 
     fake.on(LEASE, script)
