@@ -26,7 +26,6 @@ from typing import Any, Final, TypeVar
 import nats.aio.client
 import nats.errors
 import trio
-import trio_asyncio  # type: ignore[import-untyped]
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -349,7 +348,7 @@ class Bridge:
 
         try:
             with trio.fail_after(CONNECT_SECONDS):
-                await trio_asyncio.aio_as_trio(client.connect)(
+                await _trio_asyncio().aio_as_trio(client.connect)(
                     **self._access.options(),
                     name="arc_es",
                     error_cb=trouble,
@@ -370,7 +369,7 @@ class Bridge:
 
     async def _open_inbox(self, client: Client) -> None:
         inbox = f"_INBOX.{secrets.token_hex(8)}."
-        subscription = await trio_asyncio.aio_as_trio(client.subscribe)(inbox + "*", future=_Sink(self._answered))
+        subscription = await _trio_asyncio().aio_as_trio(client.subscribe)(inbox + "*", future=_Sink(self._answered))
         _past_nats_py(client, subscription, self._answered)
         if not client.is_connected:
             raise nats.errors.ConnectionClosedError
@@ -434,8 +433,8 @@ class Bridge:
     async def _close(self, client: Client) -> None:
         with trio.move_on_after(CLOSE_SECONDS):
             try:
-                await trio_asyncio.aio_as_trio(_abort)(client)
-                await trio_asyncio.aio_as_trio(client.close)()
+                await _trio_asyncio().aio_as_trio(_abort)(client)
+                await _trio_asyncio().aio_as_trio(client.close)()
             except (nats.errors.Error, OSError, AttributeError) as error:
                 self._report("Trouble while closing", error)
 
@@ -477,7 +476,7 @@ async def open_bridge(
 ) -> AsyncGenerator[Bridge, None]:
     """A bridge that connects in the background; see `Bridge.wait_available`. Close whatever uses it first."""
     failure: Exception | None = None
-    async with trio_asyncio.open_loop() as loop:
+    async with _trio_asyncio().open_loop() as loop:
         bridge = Bridge(loop, access, ping_seconds, echo_seconds)
         loop.set_exception_handler(bridge.unhandled)
         async with trio.open_nursery() as nursery:
@@ -490,3 +489,10 @@ async def open_bridge(
                 nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+def _trio_asyncio() -> Any:
+    """Imported with the first bridge: it changes what `asyncio.run` does for the whole process, also for test kits."""
+    import trio_asyncio  # type: ignore[import-untyped]
+
+    return trio_asyncio

@@ -1,0 +1,401 @@
+"""A worker and a caller over the real service in this process: what handlers get, and what becomes of what they do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import anyio
+import pytest
+
+from arc_es.client import (
+    CommandCancelled,
+    CommandError,
+    CommandFailed,
+    Context,
+    FileBody,
+    GiveBack,
+    NoResultYet,
+    Outcome,
+    Refused,
+    Stopped,
+    SyncContext,
+    Worker,
+)
+from arc_es.testing import LocalService, open_service
+from tests.sdk.conftest import Run, until
+
+HERE: dict[str, Any] = {"deployment": "dep", "target": "indexer"}
+
+
+@dataclass
+class Day:
+    day: str
+
+
+@dataclass
+class Rows:
+    rows: int
+    attempt: int
+
+
+class Called:
+    """A service with one worker, and a caller of its commands."""
+
+    def __init__(self, service: LocalService, worker: Worker, outcomes: list[Outcome]) -> None:
+        self.service = service
+        self.worker = worker
+        self.outcomes = outcomes
+
+    async def call(self, command: str, params: Any = None, **options: Any) -> Any:
+        async with self.service.caller() as arc:
+            return await arc.call("dep", command, params, target="indexer", **options)
+
+    async def failure(self, command: str, params: Any = None) -> CommandFailed:
+        with pytest.raises(CommandFailed) as failed:
+            await self.call(command, params)
+        return failed.value
+
+
+def worked(run: Run, handlers: Any, test: Any, **options: Any) -> None:
+    """Run a test beside a worker with these handlers."""
+
+    async def main() -> None:
+        outcomes: list[Outcome] = []
+        async with open_service() as service:
+            worker = service.worker(**HERE, on_outcome=outcomes.append, **options)
+            for name, (handler, more) in handlers.items():
+                worker.command(name, **more)(handler)
+            async with service.working(worker):
+                await test(Called(service, worker, outcomes))
+
+    run(main)
+
+
+def test_params_and_result_have_the_types_of_the_handler(run: Run) -> None:
+    async def build(params: Day, ctx: Context) -> Rows:
+        return Rows(len(params.day), ctx.attempt)
+
+    def plain(params: Day) -> list[str]:
+        return [params.day, threading.current_thread().name]
+
+    async def nothing() -> None:
+        return None
+
+    async def test(called: Called) -> None:
+        assert await called.call("build", {"day": "abc"}, returns=Rows) == Rows(3, 1)
+        assert await called.call("build", Day("abcd")) == {"rows": 4, "attempt": 1}
+        assert await called.call("plain", Day("x"), returns=list[str]) == ["x", "arc-es handler plain"]
+        assert await called.call("nothing") is None
+
+    worked(run, {"build": (build, {}), "plain": (plain, {}), "nothing": (nothing, {})}, test)
+
+
+def test_large_bodies_go_through_storage_and_nobody_notices(run: Run) -> None:
+    async def double(params: bytes) -> bytes:
+        return params * 2
+
+    async def reversed_file(params: BinaryIO, ctx: Context) -> FileBody:
+        return FileBody(BytesIO(params.read()[::-1]))
+
+    async def test(called: Called) -> None:
+        raw = bytes(range(256)) * 1_000
+        assert await called.call("double", raw, returns=bytes) == raw * 2
+        assert await called.call("file", raw, returns=bytes) == raw[::-1]
+        assert await called.call("file", FileBody(BytesIO(b"abc")), returns=bytes) == b"cba"
+
+    worked(run, {"double": (double, {}), "file": (reversed_file, {})}, test)
+
+
+def test_what_goes_wrong_has_the_codes_of_the_protocol(run: Run) -> None:
+    async def build(params: Day) -> int:
+        return len(params.day)
+
+    async def crash() -> None:
+        raise KeyError("k")
+
+    async def refuse() -> None:
+        async with anyio.create_task_group() as group:
+
+            async def inside() -> None:
+                raise CommandError("DB_DOWN", "no connection", "pool exhausted \ud800")
+
+            group.start_soon(inside)
+
+    async def test(called: Called) -> None:
+        assert (await called.failure("unknown")).code == "UNKNOWN_COMMAND"
+        misfit = await called.failure("build", {"night": 1})
+        assert (misfit.code, misfit.message) == ("INVALID_ENVELOPE", "params.day is missing")
+        crashed = await called.failure("crash")
+        assert (crashed.code, crashed.message) == ("HANDLER_ERROR", "KeyError: 'k'")
+        refused = await called.failure("refuse")
+        assert (refused.code, refused.message, refused.details) == ("DB_DOWN", "no connection", "pool exhausted ?")
+
+    worked(run, {"build": (build, {}), "crash": (crash, {}), "refuse": (refuse, {})}, test)
+
+
+def test_a_handler_of_all_commands_takes_those_without_one(run: Run) -> None:
+    async def main() -> None:
+        async with open_service() as service:
+            worker = service.worker(**HERE)
+
+            @worker.any_command()
+            async def anything(params: Any, ctx: Context) -> str:
+                return ctx.command
+
+            async with service.working(worker), service.caller() as arc:
+                assert await arc.call("dep", "whatever", target="indexer") == "whatever"
+
+    run(main)
+
+
+def test_a_handler_that_takes_too_long_is_stopped_and_answered(run: Run) -> None:
+    stopped: list[str] = []
+
+    async def slow(params: Any, ctx: Context) -> None:
+        try:
+            await anyio.sleep(3_000)
+        finally:
+            stopped.append("async")
+
+    def slow_thread(params: Any, ctx: SyncContext) -> None:
+        try:
+            while True:
+                ctx.alive()
+                time.sleep(0.01)
+        except Stopped:
+            stopped.append("thread")
+            raise
+
+    async def test(called: Called) -> None:
+        assert (await called.failure("slow")).code == "HANDLER_TIMEOUT"
+        assert (await called.failure("thread")).code == "HANDLER_TIMEOUT"
+        await until(lambda: not called.worker.running and len(stopped) == 2)
+        assert stopped == ["async", "thread"]
+
+    worked(run, {"slow": (slow, {"timeout": 0.2}), "thread": (slow_thread, {"timeout": 0.2})}, test)
+
+
+def test_giving_back_makes_another_attempt(run: Run) -> None:
+    async def picky(params: Any, ctx: Context) -> int:
+        if ctx.attempt < 3:
+            raise GiveBack
+        return ctx.attempt
+
+    async def test(called: Called) -> None:
+        assert await called.call("picky") == 3
+        assert [one.result for one in called.outcomes] == ["released", "released", "succeeded"]
+
+    worked(run, {"picky": (picky, {})}, test)
+
+
+def test_a_note_is_there_in_the_next_attempt_and_gone_after_the_answer(run: Run) -> None:
+    found: list[bytes | None] = []
+
+    async def step(params: Any, ctx: Context) -> None:
+        found.append(await ctx.read_note())
+        if ctx.attempt == 1:
+            await ctx.write_note(b"half done")
+            raise GiveBack
+
+    def plain_step(params: Any, ctx: SyncContext) -> None:
+        found.append(ctx.read_note())
+        if ctx.attempt == 1:
+            ctx.write_note(b"in a thread")
+            raise GiveBack
+
+    async def test(called: Called) -> None:
+        await called.call("step")
+        await called.call("plain")
+        assert found == [None, b"half done", None, b"in a thread"]
+        assert called.worker._notes.read(called.outcomes[-1].command_id) is None
+
+    worked(run, {"step": (step, {}), "plain": (plain_step, {})}, test)
+
+
+def test_stopping_lets_handlers_finish_and_gives_back_what_does_not(run: Run) -> None:
+    started: list[str] = []
+
+    async def main() -> None:
+        async with open_service() as service:
+            worker = service.worker(**HERE, concurrency=2, drain_seconds=0.3)
+
+            @worker.command("quick")
+            async def quick() -> str:
+                started.append("quick")
+                await anyio.sleep(0.1)
+                return "done"
+
+            @worker.command("slow")
+            async def slow() -> None:
+                started.append("slow")
+                await anyio.sleep_forever()
+
+            async with service.caller() as arc:
+                commands = [await arc.create("dep", name, target="indexer") for name in ("quick", "slow")]
+                async with service.working(worker):
+                    await until(lambda: len(started) == 2)
+                assert await commands[0].result() == "done"
+                assert (await commands[1].refresh())["attempt"] == 2
+                assert await service.history(commands[1].id) == ["CommandCreated", "CommandLeased", "LeaseReleased"]
+
+    run(main)
+
+
+def test_cancelling_the_worker_gives_back_at_once(run: Run) -> None:
+    async def main() -> None:
+        async with open_service() as service:
+            worker = service.worker(**HERE)
+            began = anyio.Event()
+
+            @worker.command("slow")
+            async def slow() -> None:
+                began.set()
+                await anyio.sleep_forever()
+
+            async with service.caller() as arc:
+                command = await arc.create("dep", "slow", target="indexer")
+                async with anyio.create_task_group() as group:
+                    group.start_soon(worker.run)
+                    await began.wait()
+                    group.cancel_scope.cancel()
+                assert (await service.history(command.id))[-1] == "LeaseReleased"
+
+    run(main)
+
+
+def test_a_refusal_ends_the_worker_and_says_why(run: Run) -> None:
+    async def main() -> None:
+        async with open_service() as service:
+            worker = Worker(service.url, "wrong", transport=service.line, **HERE)
+            with pytest.raises(Refused) as refused:
+                await worker.run()
+            assert refused.value.code == "UNAUTHORIZED"
+
+    run(main)
+
+
+def test_time_that_is_up_tells_the_command_which_lives_on(run: Run) -> None:
+    async def main() -> None:
+        async with open_service() as service, service.caller() as arc:
+            with pytest.raises(NoResultYet) as late:
+                await arc.call("dep", "build", target="indexer", timeout=0.2)
+            assert late.value.command_id is not None
+            assert (await arc.command(late.value.command_id).refresh())["state"] == "PENDING"
+
+    run(main)
+
+
+def test_a_cut_line_is_waited_out_on_both_sides(run: Run) -> None:
+    troubles: list[str] = []
+
+    async def main() -> None:
+        async with open_service() as service:
+            worker = service.worker(**HERE, on_trouble=lambda error: troubles.append("gone" if error else "back"))
+
+            @worker.command("build")
+            async def build() -> str:
+                service.line.cut = True
+                return "built"
+
+            async with service.working(worker), service.caller() as arc:
+                command = await arc.create("dep", "build", target="indexer")
+                await until(lambda: service.line.cut)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(command.result)
+                    await anyio.sleep(0.3)
+                    service.line.cut = False
+                assert await command.result() == "built"
+                assert await service.history(command.id) == ["CommandCreated", "CommandLeased", "CommandSucceeded"]
+
+    run(main)
+    assert troubles[:2] == ["gone", "back"]
+
+
+def test_a_create_whose_answer_was_lost_is_made_once(run: Run) -> None:
+    async def main() -> None:
+        async with open_service() as service, service.caller() as arc:
+            service.line.dropped = True
+            async with anyio.create_task_group() as group:
+                made: list[Any] = []
+
+                async def create() -> None:
+                    made.append(await arc.create("dep", "build", target="indexer"))
+
+                group.start_soon(create)
+                await anyio.sleep(0.5)
+                service.line.dropped = False
+            async with service.client() as client:
+                queues = (await client.queues())["queues"]
+            assert [queue["pending"] for queue in queues] == [1]
+
+    run(main)
+
+
+def test_many_creates_leave_together_and_one_alone_at_once(run: Run) -> None:
+    async def main() -> None:
+        async with open_service() as service, service.caller() as arc:
+            alone = await arc.create("dep", "alone", target="indexer")
+            made: set[str] = {alone.id}
+
+            async def create(number: int) -> None:
+                made.add((await arc.create("dep", "many", number, target="indexer")).id)
+
+            async with anyio.create_task_group() as group:
+                for number in range(100):
+                    group.start_soon(create, number)
+            assert len(made) == 101
+
+    run(main)
+
+
+def test_an_error_in_the_block_of_a_caller_comes_out_as_it_is(run: Run) -> None:
+    async def main() -> None:
+        async with open_service() as service:
+            with pytest.raises(LookupError):
+                async with service.caller():
+                    raise LookupError
+            with anyio.move_on_after(0.05) as scope:
+                async with service.caller():
+                    await anyio.sleep_forever()
+            assert scope.cancelled_caught
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [(lambda a, b, c: None, "must take"), (lambda *, a: None, "must take")],
+)
+def test_what_is_no_handler_is_refused_at_once(function: Any, says: str) -> None:
+    worker = Worker("http://arc.test", **HERE)
+    with pytest.raises(TypeError, match=says):
+        worker.command("x")(function)
+    worker.command("y")(lambda: None)
+    with pytest.raises(ValueError, match="already"):
+        worker.command("y")
+
+
+def test_cancelled_commands_stop_their_handlers(run: Run) -> None:
+    stopped: list[str] = []
+
+    async def slow() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.append("stopped")
+
+    async def test(called: Called) -> None:
+        async with called.service.caller() as arc:
+            command = await arc.create("dep", "slow", target="indexer")
+            await until(lambda: called.worker.running)
+            await command.cancel("not needed")
+            with pytest.raises(CommandCancelled, match="not needed"):
+                await command.result()
+            await until(lambda: stopped)
+        assert [one.result for one in called.outcomes] == ["cancelled"]
+
+    worked(run, {"slow": (slow, {})}, test, lease_seconds=3, concurrency=2)
