@@ -4,7 +4,7 @@ All of it runs in one thread. trio-asyncio gives asyncio one trio task, in which
 that "inside the loop". What costs here is going from task to task, so:
 
 * `Bridge.soon` takes a plain function into the loop; there `publish` and `expect` are plain calls, not coroutines.
-* Answers are handed over inside nats-py's read loop, without a queue and a task between (`_Sink`); a taker may set a
+* Answers are handed over as they arrive, without a queue and a task between (`_Transport`); a taker may set a
   `trio.Event`, which wakes a trio task directly.
 
 A connection is never mended. When it is lost, or does not echo, everything that waits on it is told so, its unsent
@@ -29,14 +29,14 @@ import trio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.protocol.parser import Parser
+from nats.aio.transport import TcpTransport
 
 from arc_es.nats_access import Access, ServerInfo
-from arc_es.nats_frames import Incoming, Take, cut
+from arc_es.nats_frames import NO_RESPONDERS, Incoming, Run, Sorter, Take, Taker, none_at_once, status_of
 from arc_es.ports import JournalUnavailable
 
 PING_SECONDS: Final = 5.0
-"""How often a silent connection is checked."""
+"""How often a connection is checked."""
 ECHO_SECONDS: Final = 3.0
 """How long a connection may take to echo before it counts as lost."""
 CONNECT_SECONDS: Final = 5.0
@@ -46,46 +46,48 @@ CLOSE_SECONDS: Final = 2.0
 RECONNECT_SECONDS_MIN: Final = 0.1
 RECONNECT_SECONDS_MAX: Final = 2.0
 
-nats.aio.client.DEFAULT_BUFFER_SIZE = 256 * 1024
-"""How much nats-py reads at once. With its own 32 KiB a replay takes a sixth longer: each read costs the same."""
-
-STATUS: Final = "Status"
-NO_RESPONDERS: Final = "503"
+BEFORE_ECHO_BYTES_MAX: Final = 64 * 1024 * 1024
+"""As much as nats-server keeps for a connection (`max_pending`)."""
+EVERYTHING_BYTES: Final = 1 << 30
+"""More than is ever there to be read."""
 
 log = logging.getLogger("arc_es.nats")
 T = TypeVar("T")
 
 
-class _Parser(Parser):
-    """nats-py's parser, past which the messages of our own subscriptions go straight to their takers.
+class _Transport(TcpTransport):
+    """nats-py's transport, before which the messages of our own subscriptions go straight to their takers.
 
-    They are nearly all there is, and nats-py spends four times as long on one as this. Everything else, whole frames
-    only, is nats-py's to parse. `Client._ps` is not public; should it go, nats-py parses everything again and `_Sink`
-    still takes what is ours.
+    They are nearly all there is, and nats-py spends many times as long on one as this. Everything else, whole frames
+    only, goes on to nats-py's reader, from when its read loop begins to read. None of this is public; should nats-py
+    use another transport, it parses everything again and `_Sink` still takes what is ours.
     """
 
-    takers: dict[bytes, Take]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sorter = Sorter()
+        self.arrived_bytes = 0
+        self._sorted: asyncio.StreamReader | None = None
 
-    def reset(self) -> None:
-        super().reset()
-        self.takers = {}
-        self._tail = b""
+    async def read(self, buffer_size: int) -> bytes:
+        reader = self._io_reader
+        if reader is None or reader is self._sorted:
+            return bytes(await super().read(buffer_size))
+        data = bytes(await super().read(EVERYTHING_BYTES))
+        feed = reader.feed_data
 
-    async def parse(self, data: bytes = b"") -> None:
-        buffer = self._tail + data if self._tail else data
-        at = 0
-        try:
-            while True:
-                end, taker, message = cut(buffer, at, self.takers)
-                if end < 0:
-                    break
-                if taker is not None:
-                    _hand_over(taker, message)
-                else:
-                    await super().parse(buffer[at:end])
-                at = end
-        finally:
-            self._tail = buffer[at:]
+        def sort(arrived: bytes) -> None:
+            self.arrived_bytes += len(arrived)
+            others = self.sorter.sort(arrived)
+            if others:
+                feed(others)
+
+        reader.feed_data = sort  # type: ignore[assignment,method-assign]  # of this one reader
+        self._sorted = reader
+        return self.sorter.sort(data)
+
+
+nats.aio.client.TcpTransport = _Transport  # type: ignore[attr-defined]  # see there
 
 
 class _Sink(asyncio.Future[Msg]):
@@ -107,18 +109,12 @@ def _hand_over(take: Take, message: Incoming | None) -> None:
         log.exception("A taker of messages failed")
 
 
-def _past_nats_py(client: Client, subscription: Subscription, take: Take) -> None:
-    """Have the messages of a subscription taken by `_Parser`."""
-    parser = getattr(client, "_ps", None)
-    if isinstance(parser, _Parser):
-        parser.takers[str(subscription._id).encode()] = take  # noqa: SLF001 - see _Parser
-
-
-def _client() -> Client:
-    client = Client()
-    if hasattr(client, "_ps"):
-        client._ps = _Parser(client)  # noqa: SLF001 - see _Parser
-    return client
+def _past_nats_py(client: Client, subscription: Subscription, take: Take, run: Run | None = None) -> None:
+    """Have the messages of a subscription taken before nats-py sees them."""
+    transport = getattr(client, "_transport", None)
+    if isinstance(transport, _Transport):
+        sid = str(subscription._id).encode()  # noqa: SLF001 - see _Transport
+        transport.sorter.takers[sid] = Taker(partial(_hand_over, take), run or none_at_once)
 
 
 def _run_now(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -292,14 +288,17 @@ class Bridge:
         """Ignore what still arrives at a reply subject. Harmless when it is forgotten already."""
         self._waiting.pop(inbox.rpartition(".")[2], None)
 
-    def listen(self, take: Take) -> str:
-        """A fresh subject to have a consumer deliver to, with messages keeping their own subjects; until `unlisten`."""
+    def listen(self, take: Take, run: Run | None = None) -> str:
+        """A fresh subject to have a consumer deliver to, with messages keeping their own subjects; until `unlisten`.
+
+        run: takes many frames at once, before `take` is asked. It must not raise.
+        """
         client = self._client
         if client is None:
             raise JournalUnavailable("There is no connection to NATS")
         subject = f"{self._inbox}deliver.{next(self._tokens)}"
         subscription = _run_now(client.subscribe(subject, future=_Sink(take)))
-        _past_nats_py(client, subscription, take)
+        _past_nats_py(client, subscription, take, run)
         self._listeners[subject] = (take, subscription)
         return subject
 
@@ -319,7 +318,7 @@ class Bridge:
         """Connect, watch, and connect again, for ever."""
         pause = RECONNECT_SECONDS_MIN
         while True:
-            client = _client()
+            client = Client()
             try:
                 if await self._connect(client):
                     pause = RECONNECT_SECONDS_MIN
@@ -398,19 +397,30 @@ class Bridge:
                 return
 
     async def _echoes(self) -> bool:
+        """Whether it does, be it late because much comes before: a replay on a busy machine."""
         echoed = trio.Event()
+        started = seen = self._arrived_bytes()
 
         def send() -> str:
             inbox = self.expect(lambda _: echoed.set())
             self.publish(inbox, b"")
             return inbox
 
-        with trio.move_on_after(self._echo_seconds):
+        try:
             inbox = await self.call(send)
-            await echoed.wait()
-            self.forget(inbox)
-            return True
-        return False
+        except JournalUnavailable:
+            return False
+        while True:
+            with trio.move_on_after(self._echo_seconds):
+                await echoed.wait()
+            arrived = self._arrived_bytes()
+            if echoed.is_set() or arrived <= seen or arrived - started > BEFORE_ECHO_BYTES_MAX:
+                self.forget(inbox)
+                return echoed.is_set()
+            seen = arrived
+
+    def _arrived_bytes(self) -> int:
+        return getattr(getattr(self._client, "_transport", None), "arrived_bytes", 0)
 
     def _drop_if(self, client: Client) -> None:
         if client is self._client:
@@ -461,13 +471,6 @@ async def _abort(client: Client) -> None:
     writer = getattr(transport, "_io_writer", None)
     if writer is not None:
         writer.transport.abort()
-
-
-def status_of(message: Incoming) -> str | None:
-    """The status code of a message that carries nothing else, such as `404`; None of any other."""
-    if message.data or not message.headers:
-        return None
-    return message.headers.get(STATUS)
 
 
 @asynccontextmanager

@@ -7,13 +7,16 @@ is one line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 CRLF: Final = b"\r\n"
 _STATUS_LINE: Final = b"NATS/1.0"
 _WITH_HEADERS: Final = b"HMSG"
 _WITHOUT_HEADERS: Final = b"MSG"
+STATUS: Final = "Status"
+NO_RESPONDERS: Final = "503"
 
 
 class Incoming(Protocol):
@@ -31,6 +34,24 @@ class Incoming(Protocol):
 
 Take: TypeAlias = Callable[[Incoming | None], None]
 """Called inside the loop with each message; with None, once, when the connection is lost."""
+
+
+Run: TypeAlias = Callable[[bytes, int], int]
+"""Called with a buffer and the place where a frame begins: takes as many frames as it can, all at once, and returns
+where the first one begins that it leaves to `Take`."""
+
+
+def none_at_once(buffer: bytes, start: int) -> int:
+    """The `Run` that leaves everything to `Take`."""
+    return start
+
+
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """Who gets the messages of one subscription."""
+
+    take: Take
+    run: Run = none_at_once
 
 
 class Message:
@@ -53,7 +74,7 @@ class Message:
         headers = header_lines(lines)
         code, _, description = status[len(_STATUS_LINE) :].strip().partition(b" ")
         if code:
-            headers["Status"] = code.decode()
+            headers[STATUS] = code.decode()
             if description:
                 headers["Description"] = description.decode("utf-8", "replace").strip()
         return headers
@@ -69,7 +90,14 @@ def header_lines(raw: bytes) -> dict[str, str]:
     return headers
 
 
-def cut(buffer: bytes, start: int, takers: dict[bytes, Take]) -> tuple[int, Take | None, Message | None]:
+def status_of(message: Incoming) -> str | None:
+    """The status code of a message that carries nothing else, such as `404`; None of any other."""
+    if message.data or not message.headers:
+        return None
+    return message.headers.get(STATUS)
+
+
+def cut(buffer: bytes, start: int, takers: Mapping[bytes, Taker]) -> tuple[int, Taker | None, Message | None]:
     """Read one frame.
 
     Returns its end (-1 if it is not complete yet), and, if it is a message for one of `takers` (by subscription id),
@@ -97,3 +125,29 @@ def cut(buffer: bytes, start: int, takers: dict[bytes, Take]) -> tuple[int, Take
     has_reply = len(words) > (5 if has_headers else 4)
     reply = words[3].decode() if has_reply else ""
     return end + 2, taker, Message(words[1].decode(), reply, buffer[body:data], buffer[data:end])
+
+
+class Sorter:
+    """Cuts what arrives into frames and has messages taken, by subscription id; everything else is left."""
+
+    def __init__(self) -> None:
+        self.takers: dict[bytes, Taker] = {}
+        self._tail = b""
+
+    def sort(self, data: bytes) -> bytes:
+        """Take what can be taken now. Returns the other frames, whole ones only. Raises ValueError as `cut`."""
+        buffer = self._tail + data if self._tail else data
+        others: list[bytes] = []
+        at = 0
+        while True:
+            end, taker, message = cut(buffer, at, self.takers)
+            if end < 0:
+                break
+            if taker is None:
+                others.append(buffer[at:end])
+                at = end
+            else:
+                taker.take(message)
+                at = taker.run(buffer, end)
+        self._tail = buffer[at:]
+        return b"".join(others)

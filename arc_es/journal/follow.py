@@ -8,6 +8,7 @@ that was handled. So nothing is left out and nothing comes twice.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Iterable
 from typing import Any, Final
@@ -15,10 +16,10 @@ from typing import Any, Final
 import trio
 
 from arc_es.journal.stream import NANOSECONDS, api, error_number
-from arc_es.journal.subjects import EVENTS, STREAM, key_of
+from arc_es.journal.subjects import COMMAND_SUBJECT, EVENTS, STREAM, command_key, key_of
 from arc_es.journal.watch import StreamWatch
-from arc_es.nats_bridge import STATUS, Bridge
-from arc_es.nats_frames import Incoming
+from arc_es.nats_bridge import Bridge
+from arc_es.nats_frames import CRLF, STATUS, Incoming
 from arc_es.ports import Handle, JournalUnavailable
 
 HEARTBEAT_SECONDS: float = 2.0
@@ -37,8 +38,21 @@ ACK_TOKENS_V1: Final = 9
 log = logging.getLogger("arc_es.nats")
 
 
+def _frame_of(consumer: str) -> re.Pattern[bytes]:
+    """The first line of a frame in which this consumer delivers a message about a command.
+
+    Groups: deployment, command, position, number, size of the headers, size of all.
+    """
+    ack = rb"\$JS\.ACK\.(?:[^. ]+\.[^. ]+\.)?%b\.%b\.1\.(\d+)\.(\d+)\.[^ ]+" % (STREAM.encode(), consumer.encode())
+    return re.compile(rb"HMSG %b \d+ %b (\d+) (\d+)\r\n" % (COMMAND_SUBJECT, ack))
+
+
 class Cursor:
-    """How far a follower is. One consumer after the other feeds it."""
+    """How far a follower is. One consumer after the other feeds it.
+
+    A replay brings millions of messages that are as they should be: `_run` takes those, many at once. Whatever is not,
+    or is no event of a command, is left to `_take`.
+    """
 
     def __init__(self, bridge: Bridge, watch: StreamWatch, after: int, handle: Handle) -> None:
         self._bridge = bridge
@@ -60,9 +74,10 @@ class Cursor:
         self._fresh()
         await self._watch.wait_checked()
         name = secrets.token_hex(8)
+        self._match = _frame_of(name).match
         subjects: list[str] = []  # filled inside the loop, even if we are cancelled meanwhile
         try:
-            await self._bridge.call(lambda: subjects.append(self._bridge.listen(self._take)))
+            await self._bridge.call(lambda: subjects.append(self._bridge.listen(self._take, self._run)))
             answer = await api(self._bridge, f"CONSUMER.CREATE.{STREAM}.{name}", self._config(name, subjects[0]))
             if error_number(answer):
                 raise JournalUnavailable(f"No consumer: {answer['error'].get('description')}")
@@ -98,6 +113,27 @@ class Cursor:
             "num_replicas": 1,
         }
         return {"stream_name": STREAM, "config": config, "action": "create"}
+
+    def _run(self, buffer: bytes, start: int) -> int:
+        match, handle, buffered = self._match, self._handle, len(buffer)
+        at, number, position, data = start, self._number, 0, b""
+        try:
+            while not self.ended.is_set() and (found := match(buffer, at)) is not None:
+                deployment, command, place, count, head, size = found.groups()
+                begin = found.end()
+                end = begin + int(size)
+                if end + len(CRLF) > buffered or int(count) != number + 1:
+                    break
+                payload = buffer[begin + int(head) : end]
+                handle(int(place), command_key(deployment, command), payload)
+                at, number, position, data = end + len(CRLF), number + 1, int(place), payload
+        except Exception as error:  # noqa: BLE001 - `follow` raises it
+            self.failure = error
+            self.ended.set()
+        if position:
+            self._number, self.position, self._heard = number, position, True
+            self._watch.known = position, data
+        return at
 
     def _take(self, message: Incoming | None) -> None:
         if message is None:

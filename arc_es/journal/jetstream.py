@@ -17,8 +17,8 @@ from arc_es.journal.room import Room
 from arc_es.journal.stream import api, error_number
 from arc_es.journal.subjects import EVENTS, STREAM, bodies_subject, event_subject, key_of
 from arc_es.journal.watch import Disk, StreamWatch
-from arc_es.nats_bridge import Bridge, status_of
-from arc_es.nats_frames import Incoming
+from arc_es.nats_bridge import Bridge
+from arc_es.nats_frames import Incoming, status_of
 from arc_es.ports import Append, AppendOutcome, Handle, JournalClosed, JournalUnavailable, Message
 
 READ_WINDOW: Final = 64

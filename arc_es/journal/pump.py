@@ -25,8 +25,8 @@ from arc_es.journal.pace import Pace
 from arc_es.journal.room import Room
 from arc_es.journal.subjects import STREAM, body_subject, event_subject
 from arc_es.journal.watch import StreamWatch
-from arc_es.nats_bridge import NO_RESPONDERS, Bridge, status_of
-from arc_es.nats_frames import Incoming
+from arc_es.nats_bridge import Bridge
+from arc_es.nats_frames import NO_RESPONDERS, Incoming, status_of
 from arc_es.ports import (
     Append,
     AppendOutcome,

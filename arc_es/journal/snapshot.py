@@ -14,8 +14,8 @@ import orjson
 import trio
 
 from arc_es.journal.stream import api, error_number
-from arc_es.nats_bridge import STATUS, Bridge
-from arc_es.nats_frames import Incoming
+from arc_es.nats_bridge import Bridge
+from arc_es.nats_frames import STATUS, Incoming
 from arc_es.ports import JournalUnavailable
 
 CHUNK_SECONDS_MAX: Final = 30.0

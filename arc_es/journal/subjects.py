@@ -27,6 +27,9 @@ STREAM: Final = "ARC"
 ALL: Final = "arc.>"
 EVENTS: Final = "arc.event.>"
 
+COMMAND_SUBJECT: Final = rb"arc\.event\.command\.([^. ]+)\.([^. ]+)"
+"""A pattern for the subjects of commands; its groups are for `command_key`."""
+
 _SAFE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _COMMAND: Final = "arc.event.command."
 _DEPLOYMENT: Final = "arc.event.deployment."
@@ -84,6 +87,14 @@ def body_subject(key: Key, kind: BodyKind) -> str:
 def bodies_subject(key: CommandKey) -> str:
     """Where all bodies of a command are stored."""
     return f"arc.body.{to_token(key.deployment_id)}.{to_token(key.command_id)}.*"
+
+
+def command_key(deployment: bytes, command: bytes) -> CommandKey:
+    """The history of a command, from the two tokens of its subject that name it. Raises as `from_token`."""
+    names = deployment.decode(), command.decode()
+    if b"=" in (deployment[:1], command[:1]):
+        return CommandKey(*map(from_token, names))
+    return CommandKey(*names)
 
 
 def key_of(subject: str) -> Key:

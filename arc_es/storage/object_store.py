@@ -17,7 +17,8 @@ from typing import Any, Final, TypeAlias
 import orjson
 import trio
 
-from arc_es.nats_bridge import Bridge, status_of
+from arc_es.nats_bridge import Bridge
+from arc_es.nats_frames import status_of
 from arc_es.nats_streams import api, ensure, error_number
 from arc_es.ports import (
     BodyKind,

@@ -10,8 +10,8 @@ from typing import Any, Final, Self
 import orjson
 import trio
 
-from arc_es.nats_bridge import NO_RESPONDERS, Bridge, status_of
-from arc_es.nats_frames import Incoming
+from arc_es.nats_bridge import Bridge
+from arc_es.nats_frames import NO_RESPONDERS, Incoming, status_of
 from arc_es.ports import BodyStoreError, BodyStoreFull, JournalUnavailable
 
 UNDER_WAY_MAX: Final = 4
