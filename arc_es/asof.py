@@ -249,7 +249,7 @@ class AsOf:
             if message.position > position:
                 break
             for event in decode_recorded(message.position, message.key, message.payload).events:
-                deployment = evolve_deployment(deployment, event)  # type: ignore[arg-type]  # of a deployment
+                deployment = evolve_deployment(deployment, event, 0)  # type: ignore[arg-type]  # of a deployment
         declared = deployment.declared_target(target_id)
         return deployment.observed.get(target_id) if declared is None else declared.resource_type
 

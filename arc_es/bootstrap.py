@@ -192,6 +192,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     offer = partial(_offer, models, waiters, pushing)
     ticker = Ticker(turns, models, clock, offer)
     follower.on_leasable = offer
+    models.on_controlled = partial(_reopened, waiters, pushing)
     follower.on_applied = partial(_applied, follower, ticker, neighbours)
     service = Service(
         journal=journal,
@@ -326,6 +327,12 @@ def _offer(models: ReadModels, waiters: Waiters, pushing: Pushing, command_id: s
         pushing.offer(command_id)
     else:
         waiters.offer(command_id)
+
+
+def _reopened(waiters: Waiters, pushing: Pushing, deployment_id: str) -> None:
+    """Targets of a deployment may be delivered to again."""
+    waiters.reopened(deployment_id)
+    pushing.reopened(deployment_id)
 
 
 def _live(models: ReadModels) -> int:

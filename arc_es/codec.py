@@ -33,6 +33,9 @@ EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
     for cls in (
         e.DeploymentDeclared,
         e.TargetObserved,
+        e.DeliveryPaused,
+        e.DeliveryResumed,
+        e.ConcurrencyLimited,
         e.CommandCreated,
         e.UploadCompleted,
         e.CommandLeased,
@@ -62,6 +65,7 @@ UPCASTERS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1:
 PRIVATE: Final[Mapping[type[Any], frozenset[str]]] = {
     Principal: frozenset({"address", "user_agent", "request_id", "agent"}),
     e.Body: frozenset({"sha256", "base64"}),
+    e.DeliveryPaused: frozenset({"reason"}),
     e.CommandCreated: frozenset({"idempotency_key", "params_digest", "labels", "trace"}),
     e.CommandLeased: frozenset({"agent"}),
     e.DeliveryFailed: frozenset({"reason"}),

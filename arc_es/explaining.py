@@ -29,6 +29,7 @@ from arc_es.event_json import principal_json
 from arc_es.leasing import Leasing
 from arc_es.lookup import Lookup
 from arc_es.ports import Clock, Journal, JournalCorrupt
+from arc_es.summaries import redriven_as
 from arc_es.views import ReadModels, Row
 from arc_es.wire import format_time
 
@@ -70,6 +71,8 @@ class Explaining:
         """
         row = await self._lookup.current_if_possible(command_id)
         because, facts = await self._reason(row, can_push=can_push)
+        if (redriven := row.state.facts.options.redrive_of) is not None:
+            facts["redriveOf"] = redriven
         return Explanation(PUBLIC_STATE[type(row.state)], because, facts)
 
     async def _reason(self, row: Row, *, can_push: bool) -> Reason:
@@ -103,6 +106,8 @@ class Explaining:
         trouble = self._undeliverable(state, can_push=can_push)
         if trouble is not None:
             return trouble, facts
+        if (held_back := self._held_back(state, facts)) is not None:
+            return held_back
         if pushed:
             return f"It waits for its turn to be pushed to {state.facts.route.target_id}{_behind(facts)}.", facts
         return self._unasked(state, facts), facts
@@ -153,6 +158,23 @@ class Explaining:
             return f"{where} has no push settings."
         return None
 
+    def _held_back(self, state: Pending, facts: dict[str, Any]) -> Reason | None:
+        """Whether an administrator keeps it from being delivered now."""
+        route = state.facts.route
+        controls = self._models.deployments.get(route.deployment_id).controls
+        pause = controls.pause_of(route.target_id)
+        if pause is not None:
+            since, whole = format_time(pause.since), None in controls.pauses
+            what = route.deployment_id if whole else f"{route.target_id} in {route.deployment_id}"
+            why = f": {pause.reason}" if pause.reason else ""
+            return f"Deliveries of {what} are paused since {since}{why}.", facts | {"pausedAt": since}
+        queue = self._models.pushes if route.delivery == "push" else self._models.pending
+        if queue.is_open(route.deployment_id, route.target_id):
+            return None
+        most = controls.leases_max[route.target_id]
+        because = f"{route.target_id} has as many commands under way as it may have at once, {most}{_behind(facts)}."
+        return because, facts | {"maxConcurrent": most}
+
     def _unasked(self, state: Pending, facts: dict[str, Any]) -> str:
         route = state.facts.route
         poll = self._leasing.last_poll(route.deployment_id, route.target_id)
@@ -202,6 +224,9 @@ class Explaining:
                 because = f"{_failure(event, last.by.id, at, _attempt(state))} ({event.code}: {event.message})"
             case _:
                 assert_never(state)
+        if (newest := redriven_as(state)) is not None:
+            facts["redrivenAs"] = newest
+            because += f"; it was redriven as {newest}"
         if state.late:
             facts["lateResponses"] = len(state.late)
             because += f"; {_times(len(state.late))} somebody answered too late, which changed nothing"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -32,6 +32,9 @@ BUSY_RETRY_SECONDS: Final = 0.1
 """When a waiting agent looks again at a command that it lost to somebody else."""
 POLLS_REMEMBERED_MAX: Final = 100_000
 TAKE_BACK_SECONDS_MAX: Final = 10.0
+
+log = logging.getLogger("arc_es.leasing")
+
 
 log = logging.getLogger("arc_es.leasing")
 
@@ -237,24 +240,21 @@ class Leasing:
         # Params first: a lease whose params cannot be read would be held by nobody until it ends.
         deliverable = await self._deliverable(taken)
         asks = [self._lease_ask(command_id, request, by) for command_id in deliverable]
-        granted: list[Granted] = []
         with trio.CancelScope(shield=True):  # or nobody would know what was granted to a caller who leaves now
             outcomes = await self._turns.perform_each(asks)
-        for ask, row in zip(asks, outcomes, strict=True):
-            state = None if isinstance(row, Exception) else row.state
-            if isinstance(state, Leased) and isinstance(ask.intent, Lease) and state.lease_id == ask.intent.lease_id:
-                granted.append(
-                    Granted(
-                        ask.command_id,
-                        state.facts,
-                        target_of(self._models.deployments, state.facts),
-                        state.attempt,
-                        state.lease_id,
-                        state.expires_at,
-                        deliverable[ask.command_id],
-                    )
-                )
-        return granted
+            granted = [one for one in map(partial(self._granted, deliverable), asks, outcomes) if one is not None]
+            excess = [one for one in granted if self._models.pending.is_excess(one.command_id)]
+            await self.take_back(excess)  # somebody else was first, or paused the target
+        return [one for one in granted if one not in excess]
+
+    def _granted(self, deliverable: Mapping[str, Deliverable], ask: Ask, outcome: Row | Exception) -> Granted | None:
+        """The lease that was asked for, None if it was not to be had."""
+        state = None if isinstance(outcome, Exception) else outcome.state
+        if not isinstance(state, Leased) or not isinstance(ask.intent, Lease) or state.lease_id != ask.intent.lease_id:
+            return None
+        target = target_of(self._models.deployments, state.facts)
+        params = deliverable[ask.command_id]
+        return Granted(ask.command_id, state.facts, target, state.attempt, state.lease_id, state.expires_at, params)
 
     async def _deliverable(self, command_ids: Sequence[str]) -> dict[str, Deliverable]:
         """Which of these have params that can be delivered now. Those whose params are gone for good fail here."""

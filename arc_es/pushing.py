@@ -26,7 +26,7 @@ from arc_es.bodies import Bodies, Missing
 from arc_es.domain.errors import Rejected
 from arc_es.domain.events import DeclaredTarget
 from arc_es.domain.ids import lease_id_of
-from arc_es.domain.intents import Dispatch, LoseParams, RejectDelivery
+from arc_es.domain.intents import Dispatch, LoseParams, RejectDelivery, Release
 from arc_es.domain.limits import DELIVERY_LEASE_EXTRA_SECONDS, PUSH_SECONDS_MAX, WORKER_TIMEOUT_SECONDS_DEFAULT
 from arc_es.domain.recorded import SERVICE
 from arc_es.domain.state import Dispatched, Pending, attempt_of, lease_end_max_of
@@ -138,6 +138,12 @@ class Pushing:
             route = row.state.facts.route
             self._wake(self._lane(route.deployment_id, route.target_id))
 
+    def reopened(self, deployment_id: str) -> None:
+        """Targets of a deployment may be open again."""
+        for lane in self._lanes.values():
+            if lane.deployment_id == deployment_id:
+                self._wake(lane)
+
     async def first_result(self, command_id: str) -> None:
         """Wait until the first push of a command has its result and that is applied; bounded in time."""
         if self._sending is None or self._draining or not self._is_before_result(command_id):
@@ -158,6 +164,8 @@ class Pushing:
         if command_id in self._underway:
             return attempt_of(state) == 1
         if not isinstance(state, Pending) or lease_end_max_of(state) > 0:
+            return False
+        if not self._models.pushes.is_open(state.facts.route.deployment_id, state.facts.route.target_id):
             return False
         return state.available_at is None or state.available_at <= self._clock.now()
 
@@ -278,6 +286,10 @@ class Pushing:
         intent = Dispatch(lease_id=lease_id_of(uuid.uuid4()), seconds=lease_seconds)
         state = (await self._turns.perform(Ask(command_id, deployment_id, intent, SERVICE))).state
         if not isinstance(state, Dispatched) or state.lease_id != intent.lease_id:
+            return None
+        if self._models.pushes.is_excess(command_id):
+            back = Release(lease_id=state.lease_id, undelivered=True)
+            await self._turns.perform(Ask(command_id, deployment_id, back, SERVICE))
             return None
         target = target_of(self._models.deployments, state.facts)
         return Granted(command_id, state.facts, target, state.attempt, state.lease_id, state.expires_at, params)

@@ -26,7 +26,7 @@ from arc_es.cancellations import Cancellations
 from arc_es.codec import decode
 from arc_es.creating import Creating
 from arc_es.declarations import resealed
-from arc_es.domain.deployments import Redeclare
+from arc_es.domain.deployments import Control, Controls, Redeclare
 from arc_es.domain.errors import (
     DeploymentNotFound,
     TargetNotFound,
@@ -299,6 +299,15 @@ class Service:
         self.need_room()
         await self._turns.perform_deployment(deployment_id, declaration, by)
         return self.declaration(deployment_id)
+
+    async def control(self, deployment_id: str, intent: Control, by: Principal) -> Controls:
+        """Pause or limit deliveries, or let them go on. Raises as `decide_deployment`."""
+        await self._turns.perform_deployment(deployment_id, intent, by)
+        return self.controls(deployment_id)
+
+    def controls(self, deployment_id: str) -> Controls:
+        """What administrators have said about the deliveries of a deployment."""
+        return self._models.deployments.get(deployment_id).controls
 
     async def reseal(self, sealer: Sealer) -> None:
         """Write push tokens anew that were sealed under an old key, or stored in clear by the first versions.

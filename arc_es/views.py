@@ -83,6 +83,12 @@ class PendingView(Protocol):
     def queues(self, now: Micros) -> list[QueueCounts]:
         """All queues that ever had a command."""
 
+    def is_open(self, deployment_id: str, target_id: str) -> bool:
+        """Whether something of this target may be taken, as far as it has anything: it is neither paused nor full."""
+
+    def is_excess(self, command_id: str) -> bool:
+        """Whether the command is held under a lease that came when its target was paused, or full."""
+
     def ahead(self, route: Route, priority: int, params_at: int, count_max: int) -> int:
         """How many leasable commands of the same target are taken before this one, counted up to `count_max`."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import get_args
 
-from arc_es.domain.deployments import NO_DEPLOYMENT, Deployment, evolve_deployment
+from arc_es.domain.deployments import NO_CONTROLS, NO_DEPLOYMENT, Controls, Deployment, evolve_deployment
 from arc_es.domain.errors import ImpossibleHistory
-from arc_es.domain.events import DeploymentDeclared, TargetObserved
+from arc_es.domain.events import DeploymentDeclared, DeploymentEvent, TargetObserved
 from arc_es.domain.ids import OPERATOR, ResourceType
 from arc_es.domain.limits import TARGETS_PER_DEPLOYMENT_MAX
 from arc_es.domain.recorded import DeploymentKey, Recorded
@@ -45,6 +46,12 @@ class DeploymentsProjection:
         """Ids of all declared deployments, in order of name."""
         return sorted(name for name, deployment in self._deployments.items() if deployment.declared is not None)
 
+    def controls(self) -> Iterator[tuple[str, Controls]]:
+        """What has been said about deliveries, by deployment."""
+        for name, deployment in self._deployments.items():
+            if deployment.controls is not NO_CONTROLS:
+                yield name, deployment.controls
+
     def apply_recorded(self, key: DeploymentKey, recorded: Recorded) -> None:
         """Fold one decision about a deployment.
 
@@ -56,19 +63,19 @@ class DeploymentsProjection:
             raise ImpossibleHistory(f"Message {recorded.position} of {name} is applied twice or out of order")
         deployment = self.get(name)
         for event in recorded.events:
-            if not isinstance(event, DeploymentDeclared | TargetObserved):
+            if not isinstance(event, get_args(DeploymentEvent)):
                 raise ImpossibleHistory(f"{type(event).__name__} cannot happen to a deployment")
-            deployment = evolve_deployment(deployment, event)
+            deployment = evolve_deployment(deployment, event, recorded.at)
             self._learn_types(name, deployment, event)
         self._deployments[name] = deployment
         self._versions[name] = recorded.position
 
-    def _learn_types(self, name: str, deployment: Deployment, event: DeploymentDeclared | TargetObserved) -> None:
+    def _learn_types(self, name: str, deployment: Deployment, event: DeploymentEvent) -> None:
         if isinstance(event, TargetObserved):
             types = self._types.setdefault(name, {})
             if deployment.declared_target(event.resource_id) is None:
                 types[event.resource_id] = event.resource_type
-        else:
+        elif isinstance(event, DeploymentDeclared):
             declared = {target.resource_id: target.resource_type for target in event.targets}
             self._types[name] = {**deployment.observed, **declared}
 

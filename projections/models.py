@@ -30,13 +30,15 @@ class Projections:
 
     finished_max: ended commands that are kept in memory, once `findable` says that they can be found elsewhere; None:
     all. on_change and on_late tell who does that: of each change, and of what happens to commands that are gone.
-    on_cancelled tells whoever can reach the holder of a lease that its command was cancelled.
+    on_controlled tells whoever hands commands out that a deployment was paused, limited, or let go on; on_cancelled
+    tells whoever can reach the holder of a lease that its command was cancelled.
     """
 
     def __init__(self, finished_max: int | None = None) -> None:
         self.on_change: Callable[[Change, Sequence[Event]], None] = lambda change, events: None
         self.on_late: Callable[[str, Recorded], None] = lambda command_id, recorded: None
         self.on_cancelled: Callable[[CancelledLease], None] = lambda lease: None
+        self.on_controlled: Callable[[str], None] = lambda deployment_id: None
         self._finished_max = finished_max
         self._replaying = False
         self.status = StatusProjection(finished_max)
@@ -90,13 +92,23 @@ class Projections:
     def _apply_other(self, key: Key, recorded: Recorded) -> None:
         """What is about no command."""
         if isinstance(key, DeploymentKey):
-            self.deployments.apply_recorded(key, recorded)
+            self._follow_deployment(key, recorded)
         elif isinstance(key, PayloadKey):
             self.payloads.apply_recorded(key, recorded)
         elif isinstance(key, TokenKey):
             self.tokens.apply_recorded(key, recorded)
         elif isinstance(key, LogKey):
             self.checkpoints.apply_recorded(key, recorded)
+
+    def _follow_deployment(self, key: DeploymentKey, recorded: Recorded) -> None:
+        name = key.deployment_id
+        before = self.deployments.get(name).controls
+        self.deployments.apply_recorded(key, recorded)
+        controls = self.deployments.get(name).controls
+        if controls is not before:
+            for queues in (self.pending, self.pushes):
+                queues.control(name, controls)
+            self.on_controlled(name)
 
     # --- replays
 
@@ -166,6 +178,9 @@ class Projections:
         self.cancelled.load(rest["cancelled"])
         self.idempotency.load(rest["idempotency"], self.status.get)
         self.deployments.load(rest["deployments"])
+        for name, controls in self.deployments.controls():
+            for queues in (self.pending, self.pushes):
+                queues.control(name, controls)
         self.payloads.load(rest["payloads"])
         self.tokens.load(rest["tokens"])
         self.checkpoints.load(rest["checkpoints"])

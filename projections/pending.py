@@ -7,14 +7,19 @@ from a lease gets its old place. Without a priority, rank and `params_at` are on
 `_ready` and `_resting` are the truth, keyed by place. A heap entry counts only if the truth agrees; everything else in
 a heap is garbage, thrown away when met, or all at once when it may be more than half of the heap. So an event that
 takes a command out of a queue costs one dict deletion, and nothing ever searches a heap.
+
+A target may be paused, or have as many leases as it may have. Then nothing of it is taken: what the queue of the whole
+deployment meets of it is parked beside the target, and comes back one after the other, best first, when it is open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import heappop, heappush
+from sys import maxsize
 from typing import Final
 
+from arc_es.domain.deployments import Controls
 from arc_es.domain.ids import OPERATOR, Micros
 from arc_es.domain.queues import QueueCounts
 from arc_es.domain.state import Dispatched, Leased, Pending, Route
@@ -51,17 +56,31 @@ class _Queue:
 
 
 class _Target(_Queue):
-    """One target's queue. `places` orders the same commands by age alone; `whole` is the deployment's queue."""
+    """One target's queue. `places` orders the same commands by age alone; `whole` is the deployment's queue.
 
-    __slots__ = ("leased", "places", "resting", "whole")
+    parked: ranks that are not in the heap of the whole deployment. Of an open target the best one of all is in there.
+    """
+
+    __slots__ = ("leased", "leases_max", "parked", "paused", "places", "reserved", "resting", "whole")
 
     def __init__(self, whole: _Queue | None) -> None:
         super().__init__()
         self.places: list[int] = []
-        self.heaps.append(self.places)
+        self.parked: list[int] = []
+        self.heaps += (self.places, self.parked)
         self.resting = 0
         self.leased = 0
+        self.reserved = 0
+        self.paused = False
+        self.leases_max: int | None = None
         self.whole = whole
+
+    @property
+    def room(self) -> int:
+        """How many commands may be taken now."""
+        if self.paused:
+            return 0
+        return maxsize if self.leases_max is None else max(0, self.leases_max - self.leased - self.reserved)
 
 
 class _Deployment(_Queue):
@@ -76,6 +95,7 @@ class PendingProjection:
     """Commands of one kind of delivery in state Pending: ready, or resting until their `available_at`."""
 
     def __init__(self) -> None:
+        self._controls: dict[str, Controls] = {}
         self._clear()
 
     def _clear(self) -> None:
@@ -85,6 +105,7 @@ class PendingProjection:
         self._resting: dict[int, Row] = {}
         self._alarms: list[tuple[Micros, int]] = []
         self._unannounced: dict[int, Micros] = {}
+        self._excess: set[str] = set()
 
     # --- what the service asks
 
@@ -97,14 +118,57 @@ class PendingProjection:
         deployment = self._deployments.get(deployment_id)
         if deployment is None:
             return []
-        queue = deployment if target_id is None else deployment.targets.get(target_id)
         taken: list[str] = []
-        while queue is not None and queue.ranks and len(taken) < count:
-            row = self._ready.get(heappop(queue.ranks) & _PLACE_MASK)
+        if target_id is None:
+            while deployment.ranks and len(taken) < count:
+                self._take_of_all(heappop(deployment.ranks), taken)
+            return taken
+        target = deployment.targets.get(target_id)
+        count = 0 if target is None else min(count, target.room)
+        while target is not None and target.ranks and len(taken) < count:
+            row = self._ready.get(heappop(target.ranks) & _PLACE_MASK)
             if row is not None and row.command_id not in self._reserved:
-                self._reserved[row.command_id] = row
-                taken.append(row.command_id)
+                self._reserve(row, target, taken)
         return taken
+
+    def _take_of_all(self, rank: int, taken: list[str]) -> None:
+        """Take what the queue of a whole deployment met, if it is there and its target is open."""
+        row = self._ready.get(rank & _PLACE_MASK)
+        if row is None:
+            return
+        target = self._target(row.state.facts.route)
+        if not target.room:
+            heappush(target.parked, rank)
+            return
+        if row.command_id not in self._reserved:
+            self._reserve(row, target, taken)
+        self._unpark(target)
+
+    def _reserve(self, row: Row, target: _Target, taken: list[str]) -> None:
+        self._reserved[row.command_id] = row
+        target.reserved += 1
+        taken.append(row.command_id)
+
+    def _unpark(self, target: _Target) -> None:
+        """See to it that the best command of an open target can be met in the queue of the whole deployment."""
+        while target.parked and target.whole is not None and target.room:
+            rank = heappop(target.parked)
+            if rank & _PLACE_MASK in self._ready:
+                heappush(target.whole.ranks, rank)
+                return
+
+    def is_open(self, deployment_id: str, target_id: str) -> bool:
+        """Whether something of this target may be taken, as far as it has anything."""
+        deployment = self._deployments.get(deployment_id)
+        target = None if deployment is None else deployment.targets.get(target_id)
+        return target is None or target.room > 0
+
+    def is_excess(self, command_id: str) -> bool:
+        """Whether the command is held under a lease that came when its target was paused, or full.
+
+        All who follow the same log agree on that, so it says which of two grants at once is the one too many.
+        """
+        return command_id in self._excess
 
     def give_back(self, command_ids: Iterable[str]) -> None:
         """End reservations; commands that are still pending are offered again, at their old place."""
@@ -112,8 +176,10 @@ class PendingProjection:
             row = self._reserved.pop(command_id, None)
             if row is not None:
                 target = self._target(row.state.facts.route)
+                target.reserved -= 1
                 self._offer(target, _rank(row))
                 self._littered(target)
+                self._unpark(target)
 
     def next_available_at(self) -> Micros | None:
         """When the next resting command becomes leasable; in the past while `wake_delayed` has not told of it."""
@@ -141,7 +207,16 @@ class PendingProjection:
         """All queues that ever had a command. Reserved commands count as pending."""
         self._move_rested(now)
         return [
-            QueueCounts(deployment_id, target_id, target.ready, target.resting, target.leased, self._oldest(target))
+            QueueCounts(
+                deployment_id,
+                target_id,
+                target.ready,
+                target.resting,
+                target.leased,
+                self._oldest(target),
+                target.paused,
+                target.leases_max,
+            )
             for deployment_id, deployment in self._deployments.items()
             for target_id, target in deployment.targets.items()
         ]
@@ -170,7 +245,7 @@ class PendingProjection:
     # --- what happens to commands
 
     def apply(self, change: Change) -> str | None:
-        """Follow one change. Returns the id of the command if it has just become leasable."""
+        """Follow one change. Returns the id of a command that may be taken from now on: it, or one that had no room."""
         after = change.after
         was, now = type(change.before), type(after)
         if was not in _QUEUED and now not in _QUEUED:
@@ -182,14 +257,51 @@ class PendingProjection:
         elif was in _HELD:
             target.leased -= 1
         if now in _HELD:
+            if was is Pending and not self._has_room_by_log(target):
+                self._excess.add(row.command_id)
             target.leased += 1
-        elif isinstance(after, Pending):
+            return None
+        if self._excess:
+            self._excess.discard(row.command_id)
+        if isinstance(after, Pending):
             available_at = after.available_at
             if available_at is None or available_at <= change.at:
                 self._enter(row, target)
+                if target.parked:
+                    self._unpark(target)
                 return row.command_id
             self._rest(row, target, available_at)
+        return None if target.leases_max is None else self._next_of(target)
+
+    def _has_room_by_log(self, target: _Target) -> bool:
+        """Whether one more lease may be: by what is stored alone, not by what only this process has reserved."""
+        return not target.paused and (target.leases_max is None or target.leased < target.leases_max)
+
+    def _next_of(self, target: _Target) -> str | None:
+        """The best command of a target, if it may be taken now."""
+        ranks = target.ranks
+        self._unpark(target)
+        while ranks and target.room:
+            row = self._ready.get(ranks[0] & _PLACE_MASK)
+            if row is not None and row.command_id not in self._reserved:
+                return row.command_id
+            heappop(ranks)
         return None
+
+    # --- what administrators say
+
+    def control(self, deployment_id: str, controls: Controls) -> None:
+        """Deliveries of a deployment are controlled like this from now on."""
+        self._controls[deployment_id] = controls
+        deployment = self._deployments.get(deployment_id)
+        if deployment is not None:
+            for target_id, target in deployment.targets.items():
+                self._obey(target, target_id, controls)
+
+    def _obey(self, target: _Target, target_id: str, controls: Controls) -> None:
+        target.paused = controls.pause_of(target_id) is not None
+        target.leases_max = controls.leases_max.get(target_id)
+        self._unpark(target)
 
     def _target(self, route: Route) -> _Target:
         deployment = self._deployments.get(route.deployment_id)
@@ -204,6 +316,8 @@ class PendingProjection:
         if target is None:
             whole = None if target_id == OPERATOR else deployment
             target = deployment.targets[target_id] = _Target(whole)
+            if (controls := self._controls.get(deployment_id)) is not None:
+                self._obey(target, target_id, controls)
         return target
 
     def _enter(self, row: Row, target: _Target) -> None:
@@ -222,8 +336,8 @@ class PendingProjection:
 
     def _leave(self, row: Row, target: _Target) -> None:
         place = row.params_at
-        if self._reserved:
-            self._reserved.pop(row.command_id, None)
+        if self._reserved and self._reserved.pop(row.command_id, None) is not None:
+            target.reserved -= 1
         if self._unannounced:
             self._unannounced.pop(place, None)
         if self._ready.pop(place, None) is None:
@@ -236,6 +350,8 @@ class PendingProjection:
         if target.whole is not None:
             target.whole.ready -= 1
         self._littered(target)
+        if target.parked:
+            self._unpark(target)
 
     def _littered(self, target: _Target) -> None:
         """One more entry in each heap of these queues may be garbage."""

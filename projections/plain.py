@@ -16,7 +16,7 @@ from itertools import repeat
 from typing import Any, Final, TypeAlias, TypeVar
 
 from arc_es.domain import events as e
-from arc_es.domain.deployments import Deployment
+from arc_es.domain.deployments import Controls, Deployment, Pause
 from arc_es.domain.ids import Target
 from arc_es.domain.payloads import Payload
 from arc_es.domain.state import shared_route
@@ -39,6 +39,8 @@ _RECORDS: Final = (
     e.PushSettings,
     e.DeclaredTarget,
     e.DeploymentDeclared,
+    Pause,
+    Controls,
     Deployment,
     Target,
     Payload,

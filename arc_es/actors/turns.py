@@ -7,6 +7,7 @@ number of times.
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -351,7 +352,7 @@ class Turns:
         row = self._models.status.get(ask.command_id)
         state: State | None = None if row is None else row.state
         if state is not None and not isinstance(ask.intent, Tick):
-            overdue = decide(Tick(), state, now)
+            overdue = decide(Tick(jitter=random.random()), state, now)  # noqa: S311 - jitter, no secret
             if overdue:
                 return SERVICE, overdue, False
         return ask.by, decide(ask.intent, state, now), True

@@ -95,18 +95,28 @@ class Waiters:
     def offer(self, command_id: str) -> None:
         """A command has become leasable: hand it to whoever came first."""
         row = self._status.get(command_id)
-        if row is None or not self._queues:
-            return
-        route = row.state.facts.route
-        waiter = self._first(route.deployment_id, route.target_id)
+        if row is not None and self._queues:
+            route = row.state.facts.route
+            self._hand_over(route.deployment_id, route.target_id)
+
+    def reopened(self, deployment_id: str) -> None:
+        """Targets of a deployment may be open again: hand over what they have, as long as somebody waits for it."""
+        for target_id in [target for deployment, target in self._queues if deployment == deployment_id]:
+            while self._hand_over(deployment_id, target_id):
+                pass
+
+    def _hand_over(self, deployment_id: str, target_id: str | None) -> bool:
+        """Hand the best command of a target, None: of the whole deployment, to whoever came first."""
+        waiter = self._first(deployment_id, target_id)
         if waiter is None:
-            return
-        target_id = None if None in waiter.targets else route.target_id
-        taken = self._pending.take(route.deployment_id, target_id, 1, self._clock.now())
+            return False
+        queue = None if None in waiter.targets else target_id
+        taken = self._pending.take(deployment_id, queue, 1, self._clock.now())
         if taken:
             self._remove(waiter)
             waiter.handed.extend(taken)
             waiter.woken.set()
+        return bool(taken)
 
     def give_back(self, command_ids: Iterable[str]) -> None:
         """Return reserved commands to the queue and offer them on."""
@@ -134,7 +144,7 @@ class Waiters:
             if not queue:
                 del self._queues[name]
 
-    def _first(self, deployment_id: str, target_id: str) -> Waiter | None:
+    def _first(self, deployment_id: str, target_id: str | None) -> Waiter | None:
         exact = self._queues.get((deployment_id, target_id))
         whole = self._queues.get((deployment_id, None)) if target_id != OPERATOR else None  # it never gets those
         heads = [next(iter(queue.values())) for queue in (exact, whole) if queue]

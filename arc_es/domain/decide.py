@@ -223,7 +223,8 @@ def _renew(intent: Renew, state: State, now: Micros) -> Events:
 
 
 def _release(intent: Release, state: State, now: Micros) -> Events:
-    if not isinstance(state, Leased) or state.lease_id != intent.lease_id:
+    held = Leased | Dispatched if intent.undelivered else Leased  # nobody else knows the lease of a push
+    if not isinstance(state, held) or state.lease_id != intent.lease_id:
         raise LeaseNotFound
     if intent.undelivered:
         return (LeaseReleased(lease_id=intent.lease_id, attempt=state.attempt, undelivered=True),)

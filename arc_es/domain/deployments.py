@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Final, assert_never
+from typing import Final, TypeAlias, assert_never
 
-from arc_es.domain.errors import NoTargets, TargetAmbiguous, TargetIdInvalid, TargetNotFound
-from arc_es.domain.events import DeclaredTarget, DeploymentDeclared, DeploymentEvent, TargetObserved
-from arc_es.domain.ids import DEFAULT_TARGET, OPERATOR, ResourceType, Target
+from arc_es.domain.errors import InvalidCommand, NoTargets, TargetAmbiguous, TargetIdInvalid, TargetNotFound
+from arc_es.domain.events import (
+    ConcurrencyLimited,
+    DeclaredTarget,
+    DeliveryPaused,
+    DeliveryResumed,
+    DeploymentDeclared,
+    DeploymentEvent,
+    TargetObserved,
+)
+from arc_es.domain.ids import DEFAULT_TARGET, OPERATOR, Micros, ResourceType, Target
 from arc_es.domain.limits import NAME_BYTES_MAX, TARGETS_PER_DEPLOYMENT_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A stop of deliveries, by an administrator."""
+
+    since: Micros
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What an administrator has said about deliveries: a declaration says what there is, and replaces none of this.
+
+    pauses: by target id, None for the whole deployment. leases_max: by target id, at most so many at once.
+    """
+
+    pauses: Mapping[str | None, Pause] = field(default_factory=dict)
+    leases_max: Mapping[str, int] = field(default_factory=dict)
+
+    def pause_of(self, target_id: str) -> Pause | None:
+        """What stops the deliveries of a target; the whole deployment goes before the target itself."""
+        return self.pauses.get(None) or self.pauses.get(target_id)
+
+
+NO_CONTROLS: Final = Controls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +53,7 @@ class Deployment:
 
     declared: DeploymentDeclared | None = None
     observed: Mapping[str, ResourceType] = field(default_factory=dict)
+    controls: Controls = NO_CONTROLS
     _declared_targets: Mapping[str, DeclaredTarget] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -41,12 +76,18 @@ class Redeclare:
     after: DeploymentDeclared
 
 
-DeploymentIntent = DeploymentDeclared | TargetObserved | Redeclare
-"""Declaring and observing have no choices of their own, so the wanted fact is the intent."""
+Control: TypeAlias = DeliveryPaused | DeliveryResumed | ConcurrencyLimited
+DeploymentIntent: TypeAlias = DeploymentDeclared | TargetObserved | Redeclare | Control
+"""Most of it has no choices of its own, so the wanted fact is the intent."""
 
 
 def decide_deployment(intent: DeploymentIntent, state: Deployment) -> tuple[DeploymentEvent, ...]:
-    """The events that `intent` produces; `()` when it already holds, or when a type was fixed before."""
+    """The events that `intent` produces; `()` when it already holds, or when a type was fixed before.
+
+    Raises:
+        TargetNotFound: the deployment is declared, and without this target.
+        InvalidCommand: too many targets are paused or limited.
+    """
     match intent:
         case DeploymentDeclared():
             return () if state.declared == intent else (intent,)
@@ -55,19 +96,57 @@ def decide_deployment(intent: DeploymentIntent, state: Deployment) -> tuple[Depl
         case TargetObserved():
             full = len(state.observed) >= TARGETS_PER_DEPLOYMENT_MAX
             return () if state.declared or intent.resource_id in state.observed or full else (intent,)
+        case DeliveryPaused():
+            return () if intent.target_id in state.controls.pauses else (_known(intent, state),)
+        case DeliveryResumed():
+            return (intent,) if intent.target_id in state.controls.pauses else ()
+        case ConcurrencyLimited():
+            if state.controls.leases_max.get(intent.target_id) == intent.leases_max:
+                return ()
+            return (intent if intent.leases_max is None else _known(intent, state),)
         case _:
             assert_never(intent)
 
 
-def evolve_deployment(state: Deployment, event: DeploymentEvent) -> Deployment:
-    """The deployment after `event`."""
+def _known(intent: DeliveryPaused | ConcurrencyLimited, state: Deployment) -> DeliveryPaused | ConcurrencyLimited:
+    """The intent, if there is such a target, and not too many are controlled already."""
+    target_id, controls = intent.target_id, state.controls
+    if target_id is None:
+        return intent
+    if state.declared is not None and target_id != OPERATOR and state.declared_target(target_id) is None:
+        raise TargetNotFound(details=target_id)
+    if len(controls.pauses) + len(controls.leases_max) > 2 * TARGETS_PER_DEPLOYMENT_MAX:
+        raise InvalidCommand(f"At most {TARGETS_PER_DEPLOYMENT_MAX} targets of a deployment are paused or limited")
+    return intent
+
+
+def evolve_deployment(state: Deployment, event: DeploymentEvent, at: Micros) -> Deployment:
+    """The deployment after `event`, decided at `at`."""
     match event:
         case DeploymentDeclared():
-            return Deployment(event, state.observed)
+            return replace(state, declared=event)
         case TargetObserved():
-            return Deployment(state.declared, {**state.observed, event.resource_id: event.resource_type})
+            return replace(state, observed={**state.observed, event.resource_id: event.resource_type})
+        case DeliveryPaused() | DeliveryResumed() | ConcurrencyLimited():
+            return replace(state, controls=_controlled(state.controls, event, at))
         case _:
             assert_never(event)
+
+
+def _controlled(controls: Controls, event: Control, at: Micros) -> Controls:
+    pauses, leases_max = dict(controls.pauses), dict(controls.leases_max)
+    match event:
+        case DeliveryPaused():
+            pauses[event.target_id] = Pause(at, event.reason)
+        case DeliveryResumed():
+            pauses.pop(event.target_id, None)
+        case ConcurrencyLimited():
+            leases_max.pop(event.target_id, None)
+            if event.leases_max is not None:
+                leases_max[event.target_id] = event.leases_max
+        case _:
+            assert_never(event)
+    return Controls(pauses, leases_max)
 
 
 def resolve_target(deployment: Deployment, known: Iterable[str], requested: str | None) -> Target:

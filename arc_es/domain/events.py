@@ -105,6 +105,32 @@ class TargetObserved:
 
 
 @record
+class DeliveryPaused:
+    """An administrator stopped the deliveries of one target, or of a whole deployment (target_id None).
+
+    What is leased or being pushed already goes on; nothing more is handed out until `DeliveryResumed`.
+    """
+
+    target_id: str | None = None
+    reason: str = ""
+
+
+@record
+class DeliveryResumed:
+    """What `DeliveryPaused` stopped goes on."""
+
+    target_id: str | None = None
+
+
+@record
+class ConcurrencyLimited:
+    """An administrator said how many commands of a target may be leased or being pushed at once; None: any number."""
+
+    target_id: str
+    leases_max: int | None = None
+
+
+@record
 class CommandCreated:
     """A caller asked that a command run.
 
@@ -342,7 +368,7 @@ CommandEvent: TypeAlias = (
     | CommandRedriven
     | CommandArchived
 )
-DeploymentEvent: TypeAlias = DeploymentDeclared | TargetObserved
+DeploymentEvent: TypeAlias = DeploymentDeclared | TargetObserved | DeliveryPaused | DeliveryResumed | ConcurrencyLimited
 PayloadEvent: TypeAlias = PayloadStored
 TokenEvent: TypeAlias = TokenCreated | TokenRevoked
 LogEvent: TypeAlias = CheckpointKeyAdded | CheckpointSigned

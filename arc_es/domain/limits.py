@@ -105,6 +105,13 @@ PUSHES_MAX: Final = 256
 PUSHES_PER_TARGET_MAX: Final = 8
 """Ours: pushes under way to one target. Above it: its commands wait."""
 
+# --- Controls
+
+CONCURRENT_MAX: Final = 1_000_000
+"""Ours: commands of one target at once that a limit may allow. Above it: clamped."""
+REASON_CHARS_MAX: Final = 1_000
+"""Ours: why deliveries are paused, in characters. Above it: cut."""
+
 # --- The feed
 
 FEED_READERS_MAX: Final = 200

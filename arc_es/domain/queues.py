@@ -11,7 +11,8 @@ from arc_es.domain.ids import Micros
 class QueueCounts:
     """One target's queue: commands leasable now, commands that rest until later, commands under a lease.
 
-    oldest_pending_at: creation time of the leasable command that has waited longest, None if there is none.
+    oldest_pending_at: creation time of the leasable command that has waited longest, None if there is none. paused:
+    nothing is handed out; leases_max: at most so many at once.
     """
 
     deployment_id: str
@@ -20,3 +21,5 @@ class QueueCounts:
     delayed: int
     leased: int
     oldest_pending_at: Micros | None
+    paused: bool = False
+    leases_max: int | None = None

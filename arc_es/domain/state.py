@@ -294,7 +294,7 @@ def _dispatched(state: Pending, event: CommandDispatched, at: Micros) -> State:
     )
 
 
-def _released(state: Leased, event: LeaseReleased, at: Micros) -> State:
+def _released(state: Leased | Dispatched, event: LeaseReleased, at: Micros) -> State:
     attempt = event.attempt if event.undelivered else event.attempt + 1
     return Pending(state.facts, attempt, event.available_at, state.lease_end_max)
 
@@ -362,6 +362,7 @@ TRANSITIONS: Final[Mapping[tuple[type[Any], type[Any]], Move]] = {
     (Leased, CommandFailed): Move((Failed,), _failed),
     (Leased, CommandExpired): Move((Expired,), _expired),
     (Dispatched, LeaseExpired): Move((Pending,), _attempt_ended),
+    (Dispatched, LeaseReleased): Move((Pending,), _released),
     (Dispatched, DeliveryFailed): Move((Pending,), _attempt_ended),
     (Dispatched, CommandSucceeded): Move((Succeeded,), _succeeded),
     (Dispatched, CommandFailed): Move((Failed,), _failed),

@@ -14,6 +14,7 @@ from arc_es.http.audit import audit_blueprint
 from arc_es.http.bodies import bodies_blueprint
 from arc_es.http.commands import commands_blueprint
 from arc_es.http.connection import BodyBudget, BodyLimits, ClientGone, Connection
+from arc_es.http.controls import controls_blueprint
 from arc_es.http.creating import creating_blueprint
 from arc_es.http.deployments import deployments_blueprint
 from arc_es.http.discovery import discovery_blueprint
@@ -71,6 +72,7 @@ class ArcApp(QuartTrio):
             redriving_blueprint(api),
             bodies_blueprint(api, storage_bytes_max),
             deployments_blueprint(api),
+            controls_blueprint(api),
             audit_blueprint(api),
             feed_blueprint(api),
             explain_blueprint(api),

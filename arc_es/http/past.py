@@ -88,4 +88,8 @@ def counts_json(counts: QueueCounts, resource_type: ResourceType | None, now: Mi
     }
     if counts.oldest_pending_at is not None:
         entry["oldestPendingSeconds"] = max(0, now - counts.oldest_pending_at) // SECOND
+    if counts.paused:
+        entry["paused"] = True
+    if counts.leases_max is not None:
+        entry["maxConcurrent"] = counts.leases_max
     return entry

@@ -23,8 +23,11 @@ from arc_es.domain.events import (
     CommandLeased,
     CommandRedriven,
     CommandSucceeded,
+    ConcurrencyLimited,
     DeclaredTarget,
     DeliveryFailed,
+    DeliveryPaused,
+    DeliveryResumed,
     DeploymentDeclared,
     Event,
     LateResponseRecorded,
@@ -164,6 +167,9 @@ _EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
     (CheckpointSigned(size=41, position=57, note=_CHECKPOINT),),
     (CommandArchived(segment="000000000007-2-74234e98afe7.jsonl.zst", sha256=_SHA, messages=3),),
     (CommandRedriven(redriven_as="cmd_2"),),
+    (DeliveryPaused(target_id="indexer", reason="database moves"), DeliveryPaused()),
+    (DeliveryResumed(target_id="indexer"), DeliveryResumed()),
+    (ConcurrencyLimited(target_id="indexer", leases_max=3), ConcurrencyLimited(target_id="indexer")),
 )
 
 GOLDEN: Final = {

@@ -96,7 +96,7 @@ WEB = TargetObserved(resource_id="web", resource_type="worker")
 
 def test_the_first_receiver_fixes_the_type() -> None:
     assert decide_deployment(WEB, NO_DEPLOYMENT) == (WEB,)
-    known = evolve_deployment(NO_DEPLOYMENT, WEB)
+    known = evolve_deployment(NO_DEPLOYMENT, WEB, 0)
     assert known.observed == {"web": "worker"}
     assert decide_deployment(TargetObserved(resource_id="web", resource_type="daemon"), known) == ()
 
@@ -113,9 +113,9 @@ def test_targets_known_by_use_are_bounded() -> None:
 def test_a_declaration_replaces_the_one_before_and_is_stored_once() -> None:
     first = DeploymentDeclared(model="pull", targets=(DeclaredTarget(resource_id="web", resource_type="worker"),))
     second = DeploymentDeclared(model="pull", targets=())
-    state = evolve_deployment(evolve_deployment(NO_DEPLOYMENT, WEB), first)
+    state = evolve_deployment(evolve_deployment(NO_DEPLOYMENT, WEB, 0), first, 0)
     assert decide_deployment(first, state) == ()
     assert decide_deployment(second, state) == (second,)
-    after = evolve_deployment(state, second)
+    after = evolve_deployment(state, second, 0)
     assert after.declared_target("web") is None
     assert after.observed == {"web": "worker"}

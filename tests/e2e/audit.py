@@ -75,7 +75,7 @@ class Story:
         elif event["at"] < self._live_until[:19]:
             self.violations.append(f"lease {data['leaseId']} expired at {event['at']}, too early")
         self._live = None
-        self._attempt += 1
+        self._attempt += not data.get("undelivered", False)
 
     @property
     def answers(self) -> set[str]:

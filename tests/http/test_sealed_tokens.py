@@ -119,7 +119,7 @@ def test_a_declaration_that_was_replaced_meanwhile_is_left_alone() -> None:
     old, sealed, newer = (DeploymentDeclared(model="pull", targets=(), max_attempts=n) for n in (1, 2, 3))
     states = {}
     for event in (old, sealed, newer):
-        states[event.max_attempts] = evolve_deployment(evolve_deployment(NO_DEPLOYMENT, old), event)
+        states[event.max_attempts] = evolve_deployment(evolve_deployment(NO_DEPLOYMENT, old, 0), event, 0)
     assert decide_deployment(Redeclare(old, sealed), states[1]) == (sealed,)
     assert decide_deployment(Redeclare(old, sealed), states[2]) == ()
     assert decide_deployment(Redeclare(old, sealed), states[3]) == ()

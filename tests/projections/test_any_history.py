@@ -9,7 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arc_es.domain.deployments import DeploymentIntent
-from arc_es.domain.events import Body, DeclaredTarget, DeploymentDeclared, TargetObserved
+from arc_es.domain.events import (
+    Body,
+    ConcurrencyLimited,
+    DeclaredTarget,
+    DeliveryPaused,
+    DeliveryResumed,
+    DeploymentDeclared,
+    TargetObserved,
+)
 from arc_es.domain.ids import Delivery, Micros, Target
 from arc_es.domain.intents import Cancel, Create, Intent, Release, Renew, RespondSuccess
 from arc_es.domain.limits import IDEMPOTENCY_WINDOW, SECOND
@@ -39,6 +47,9 @@ class Naive:
         self.reserved: set[str] = set()
         self.taken: set[str] = set()
         self.creates: list[tuple[tuple[str, str, str, str | None], str]] = []
+        self.excess: set[str] = set()
+        self.paused: set[tuple[str, str | None]] = set()
+        self.leases_max: dict[tuple[str, str], int] = {}
         self.cancelled: dict[str, tuple[str, Micros]] = {}
 
     def follow(self, command_id: str, before: State | None) -> None:
@@ -54,6 +65,7 @@ class Naive:
             self.params_at[command_id] = self.world.versions[command_id]
         self.reserved.discard(command_id)
         self.taken.discard(command_id)
+        self._follow_grant(command_id, before)
 
     def waiting(self, delivery: Delivery) -> list[tuple[str, Pending]]:
         """Commands of one kind of delivery in state Pending, best first."""
@@ -64,8 +76,44 @@ class Naive:
         ]
         return sorted(found, key=lambda item: (-item[1].facts.options.priority, self.params_at[item[0]]))
 
+    def _follow_grant(self, command_id: str, before: State | None) -> None:
+        after = self.world.states[command_id]
+        if not isinstance(after, Leased | Dispatched):
+            self.excess.discard(command_id)
+        elif isinstance(before, Pending):
+            name = _queue_of(after)
+            held = self.held(after.facts.route.delivery, name) - 1
+            if self.is_paused(name) or held >= self.leases_max.get(name, ALL):
+                self.excess.add(command_id)
+
+    def is_paused(self, name: tuple[str, str]) -> bool:
+        return name in self.paused or (name[0], None) in self.paused
+
+    def held(self, delivery: Delivery, name: tuple[str, str]) -> int:
+        kind = Leased if delivery == "pull" else Dispatched
+        return sum(1 for state in self.world.states.values() if isinstance(state, kind) and _queue_of(state) == name)
+
+    def room(self, delivery: Delivery, name: tuple[str, str]) -> int:
+        """How many may be taken of a target."""
+        states = self.world.states
+        reserved = [one for one in self.reserved if states[one].facts.route.delivery == delivery]
+        mine = sum(1 for one in reserved if _queue_of(states[one]) == name)
+        return 0 if self.is_paused(name) else max(0, self.leases_max.get(name, ALL) - self.held(delivery, name) - mine)
+
+    def takes(self, delivery: Delivery, deployment_id: str, target_id: str | None, count: int) -> list[str]:
+        """What a take gets now: the best first, of targets that have room."""
+        rooms: dict[tuple[str, str], int] = {}
+        taken: list[str] = []
+        for command_id in self.offered(delivery, deployment_id, target_id):
+            name = _queue_of(self.world.states[command_id])
+            left = rooms.setdefault(name, self.room(delivery, name))
+            if left and len(taken) < count:
+                rooms[name] = left - 1
+                taken.append(command_id)
+        return taken
+
     def offered(self, delivery: Delivery, deployment_id: str, target_id: str | None) -> list[str]:
-        """What a take of everything would get now."""
+        """What a take of everything would get now, if no target was paused or full."""
         return [
             command_id
             for command_id, state in self.waiting(delivery)
@@ -167,12 +215,33 @@ class Run:
     def declare(self) -> None:
         self.world.ask_deployment(self.draw(st.sampled_from(DEPLOYMENTS)), self.draw(declarations))
 
+    def control(self) -> None:
+        deployment_id, target_id = self.draw(st.sampled_from(DEPLOYMENTS)), self.draw(st.sampled_from(TARGETS))
+        name = (deployment_id, self.draw(st.sampled_from([target_id, target_id, None])))
+        is_known = self._is_known((deployment_id, target_id))
+        what = self.draw(st.sampled_from(["pause", "resume", "limit"]))
+        if what == "resume":
+            self.world.ask_deployment(deployment_id, DeliveryResumed(target_id=name[1]))
+            self.naive.paused.discard(name)
+        elif what == "pause" and (is_known or name[1] is None):
+            self.world.ask_deployment(deployment_id, DeliveryPaused(target_id=name[1]))
+            self.naive.paused.add(name)
+        elif what == "limit" and is_known:
+            most = self.draw(st.sampled_from([1, 1, 2, None]))
+            self.world.ask_deployment(deployment_id, ConcurrencyLimited(target_id=target_id, leases_max=most))
+            self.naive.leases_max[deployment_id, target_id] = most or ALL
+
+    def _is_known(self, name: tuple[str, str]) -> bool:
+        deployment = self.world.models.deployments.get(name[0])
+        is_open = deployment.declared is None or name[1] == "operator"
+        return is_open or deployment.declared_target(name[1]) is not None
+
     def take(self) -> None:
         deployment_id = self.draw(st.sampled_from(DEPLOYMENTS))
         target_id = self.draw(st.sampled_from([None, *TARGETS]))
         count = self.draw(st.sampled_from([1, 2, ALL]))
         delivery = self.draw(st.sampled_from(DELIVERIES))
-        expected = self.naive.offered(delivery, deployment_id, target_id)[:count]
+        expected = self.naive.takes(delivery, deployment_id, target_id, count)
         assert expected == queue_of(self.world.models, delivery).take(deployment_id, target_id, count, self.world.now)
         self.naive.reserved.update(expected)
 
@@ -231,9 +300,16 @@ class Run:
             held = [s for s in self.world.states.values() if isinstance(s, kind) and _queue_of(s) == name]
             counts = (queue.pending, queue.delayed, queue.leased)
             assert (len(ready), len(here) - len(ready), len(held)) == counts
+            assert self.naive.is_paused(name) == queue.paused
+            assert self.naive.leases_max.get(name, ALL) == (queue.leases_max or ALL)
+            is_open = queue_of(self.world.models, delivery).is_open(*name)
+            assert is_open == (self.naive.room(delivery, name) > 0)
             oldest = min(ready, key=self.naive.params_at.__getitem__, default=None)
             expected = None if oldest is None else self.world.states[oldest].facts.created_at
             assert expected == queue.oldest_pending_at
+        excess = {one for one in self.naive.excess if self.world.states[one].facts.route.delivery == delivery}
+        models = queue_of(self.world.models, delivery)
+        assert excess == {name for name in self.world.states if models.is_excess(name)}
 
 
 def queue_of(models: Projections, delivery: Delivery) -> PendingProjection:
@@ -290,7 +366,11 @@ def contents(models: Projections, now: Micros) -> dict[str, Any]:
     return told
 
 
-ACTS = (Run.ask,) * 6 + (Run.end_lease, Run.take) * 2 + (Run.give_back, Run.declare, Run.take_due, Run.put_back)
+ACTS = (
+    (Run.ask,) * 6
+    + (Run.end_lease, Run.take, Run.control) * 2
+    + (Run.give_back, Run.declare, Run.take_due, Run.put_back)
+)
 steps = st.lists(st.tuples(st.sampled_from(ACTS), st.sampled_from((0,) * 12 + PAUSES)), min_size=15, max_size=60)
 
 
