@@ -45,7 +45,6 @@ REQUEST_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 2.0
 RECONNECT_SECONDS_MIN: Final = 0.1
 RECONNECT_SECONDS_MAX: Final = 2.0
-
 BEFORE_ECHO_BYTES_MAX: Final = 64 * 1024 * 1024
 """As much as nats-server keeps for a connection (`max_pending`)."""
 EVERYTHING_BYTES: Final = 1 << 30
@@ -74,16 +73,14 @@ class _Transport(TcpTransport):
         if reader is None or reader is self._sorted:
             return bytes(await super().read(buffer_size))
         data = bytes(await super().read(EVERYTHING_BYTES))
-        feed = reader.feed_data
+        feed, self._sorted = reader.feed_data, reader
 
         def sort(arrived: bytes) -> None:
             self.arrived_bytes += len(arrived)
-            others = self.sorter.sort(arrived)
-            if others:
+            if others := self.sorter.sort(arrived):
                 feed(others)
 
         reader.feed_data = sort  # type: ignore[assignment,method-assign]  # of this one reader
-        self._sorted = reader
         return self.sorter.sort(data)
 
 
