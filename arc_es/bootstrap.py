@@ -187,8 +187,9 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     pushing = _pushing(config, models, turns, bodies, clock, keys, pusher or NullPusher())
     checkpoints = exports = None
     if proving is not None:
-        every_seconds = config.checkpoint_seconds
-        checkpoints, exports = proving.parts(journal, models.checkpoints, turns, clock, bodies.store, every_seconds)
+        checkpoints, exports = proving.parts(
+            journal, index, models.checkpoints, turns, clock, bodies.store, config.checkpoint_seconds
+        )
     offer = partial(_offer, models, waiters, pushing)
     ticker = Ticker(turns, models, clock, offer)
     follower.on_leasable = offer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Final
 
 from arc_es.codec import decode
 from arc_es.domain.checkpoints import SignedCheckpoint
@@ -17,7 +18,11 @@ from arc_es.proof.checkpoints import Checkpoints
 from arc_es.proof.format import BODY_FIELDS, BODY_PART_BYTES, FORMAT, Tally, line
 from arc_es.proof.log import PAGE, PAGE_BYTES, LogTree
 from arc_es.proof.notes import Checkpoint, parse_checkpoint, parse_note, sign, to_base64
+from arc_es.summaries import CommandIndex, Find
 from arc_es.views import CheckpointsView
+
+KEYS_PAGE: Final = 1_000
+"""Commands of a deployment that are known at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,16 @@ class Exports:
     """Makes exports, one call each."""
 
     def __init__(
-        self, journal: Journal, view: CheckpointsView, checkpoints: Checkpoints, tree: LogTree, store: BodyStore
+        self,
+        journal: Journal,
+        index: CommandIndex,
+        view: CheckpointsView,
+        checkpoints: Checkpoints,
+        tree: LogTree,
+        store: BodyStore,
     ) -> None:
         self._journal = journal
+        self._index = index
         self._view = view
         self._checkpoints = checkpoints
         self.tree = tree
@@ -89,6 +101,8 @@ class Exports:
             raise OldCheckpointTooLarge(f"The older checkpoint covers {old_size} messages, this one {stored.size}")
         signed = parse_checkpoint(parse_note(stored.note))
         scope = await self._scope(wanted, signed)
+        if isinstance(wanted, OfDeployment):
+            await self._index.reached(stored.covered)
         return self._lines(wanted, stored, signed, scope, with_bodies=with_bodies, old_size=old_size)
 
     async def _checkpoint(self, wanted: Wanted) -> SignedCheckpoint:
@@ -172,21 +186,31 @@ class Exports:
     async def _messages(
         self, wanted: Wanted, stored: SignedCheckpoint, scope: Sequence[str]
     ) -> AsyncGenerator[Message, None]:
-        if isinstance(wanted, Commands):
-            for key in wanted.keys:
+        if isinstance(wanted, Period):
+            async for message in self._between(*self._span(scope)):
+                yield message
+            return
+        async with aclosing(self._keys(wanted, stored.covered)) as keys:
+            async for key in keys:
                 for message in await self._journal.history(key):
                     if message.position <= stored.covered:
                         yield message
-            return
-        after, last = self._span(wanted, stored, scope)
-        async for message in self._between(after, last):
-            if isinstance(wanted, Period) or _is_of(wanted, message):
-                yield message
 
-    def _span(self, wanted: Period | OfDeployment, stored: SignedCheckpoint, scope: Sequence[str]) -> tuple[int, int]:
+    async def _keys(self, wanted: Commands | OfDeployment, end: int) -> AsyncGenerator[CommandKey, None]:
+        """Whose histories are wanted; of a deployment the index knows them, so nothing else is looked at."""
+        if isinstance(wanted, Commands):
+            for key in wanted.keys:
+                yield key
+            return
+        find: Find | None = Find(deployment_id=wanted.deployment_id, order="asc", limit=KEYS_PAGE, as_of=end)
+        while find is not None:
+            page = await self._index.find(find)
+            for summary in page.commands:
+                yield CommandKey(wanted.deployment_id, summary.command_id)
+            find = None if page.behind is None else find.behind(page.behind)
+
+    def _span(self, scope: Sequence[str]) -> tuple[int, int]:
         """The position after which to read, and the last one."""
-        if isinstance(wanted, OfDeployment):
-            return 0, stored.covered
         first, end = map(int, scope[0].split()[1:])
         if first == end:
             return 0, 0
@@ -237,7 +261,3 @@ class Exports:
                         yield bytes(held)
             except BodyMissing:
                 return
-
-
-def _is_of(wanted: OfDeployment, message: Message) -> bool:
-    return isinstance(message.key, CommandKey) and message.key.deployment_id == wanted.deployment_id

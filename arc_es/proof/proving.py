@@ -15,6 +15,7 @@ from arc_es.proof.checkpoints import Checkpoints
 from arc_es.proof.export import Exports
 from arc_es.proof.log import LogTree
 from arc_es.proof.tiles import Tiles, in_directory
+from arc_es.summaries import CommandIndex
 from arc_es.views import CheckpointsView
 
 TREE_DIR: Final = "log-tree"
@@ -43,6 +44,7 @@ class Proving:
     def parts(
         self,
         journal: Journal,
+        index: CommandIndex,
         view: CheckpointsView,
         turns: Turns,
         clock: Clock,
@@ -60,4 +62,4 @@ class Proving:
             every_seconds=every_seconds,
             has_room=lambda: journal.spacious,
         )
-        return checkpoints, Exports(journal, view, checkpoints, tree, store)
+        return checkpoints, Exports(journal, index, view, checkpoints, tree, store)

@@ -11,6 +11,9 @@ import pytest
 
 from arc_es.codec import digest
 from arc_es.domain.merkle import leaf_data, leaf_hash
+from arc_es.domain.recorded import CommandKey, Key
+from arc_es.ports import Message
+from arc_es.proof import export
 from arc_es.proof.format import Tally, line
 from arc_es.proof.notes import NoteSigner, key_note, parse_checkpoint, parse_note, sign
 from arc_es.proof.verify import Report, verify_export
@@ -98,6 +101,31 @@ async def test_several_commands_a_deployment_and_a_time(served: Served) -> None:
     report = checked(minute)
     assert (report.problems, late.encode() in minute, other.encode() in minute) == ([], True, False)
     empty = checked(await exported(served, "since=2030-01-01T00:00:00Z"))
+    assert (empty.problems, empty.messages) == ([], 0)
+
+
+async def test_a_deployment_is_exported_by_its_commands_and_nothing_else_is_read(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it costs what it holds, however long the log is."""
+    monkeypatch.setattr(export, "KEYS_PAGE", 2)
+    ids = [await a_life(served) for _ in range(5)]
+    await served.create(deploymentId="other")
+    await exported(served, "deploymentId=dep")  # the tree has caught up now
+    read: list[CommandKey] = []
+    history = served.journal.history
+
+    async def seen(key: Key) -> list[Message]:
+        assert isinstance(key, CommandKey)
+        read.append(key)
+        return await history(key)
+
+    monkeypatch.setattr(served.journal, "history", seen)
+    monkeypatch.setattr(export.Exports, "_between", None)
+    report = checked(await exported(served, "deploymentId=dep"))
+    assert (report.problems, report.messages) == ([], 15)
+    assert {key.command_id for key in read} == set(ids)
+    empty = checked(await exported(served, "deploymentId=none"))
     assert (empty.problems, empty.messages) == ([], 0)
 
 
