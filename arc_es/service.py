@@ -372,7 +372,7 @@ class Service:
             with trio.move_on_after(ABREAST_SECONDS_MAX), suppress(JournalError):
                 await self._follower.reached(position)
 
-    def replay_progress(self) -> dict[str, float | int]:
+    def replay_progress(self) -> dict[str, float | int | None]:
         """How far the replay at start is."""
         return self._follower.progress()
 

@@ -55,18 +55,18 @@ class Follower:
         """Wait until the replay at start is done."""
         await self._caught_up.wait()
 
-    def progress(self) -> dict[str, float | int]:
-        """How far the replay is: applied and target positions, events/s, seconds still to go."""
+    def progress(self) -> dict[str, float | int | None]:
+        """How far the replay is: applied and target positions, events/s, seconds still to go (None: not known yet)."""
         seconds = max(time.monotonic() - self._started, 1e-6)
         rate = (self._models.stats.events - self._events_before) / seconds
         tail = self.target - self._resumed_at
-        share = (self.applied - self._resumed_at) / tail if tail > 0 else 1.0
-        eta = seconds * (1 - share) / share if share else 0.0
+        share = (self.applied - self._resumed_at) / tail if tail > 0 else float(self.ready)
+        eta = seconds * (1 - share) / share if share else None
         return {
             "applied": self.applied,
             "target": self.target,
             "eventsPerSecond": round(rate),
-            "etaSeconds": round(eta, 1),
+            "etaSeconds": None if eta is None else round(eta, 1),
         }
 
     async def run(self) -> None:

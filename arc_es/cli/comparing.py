@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from arc_es import __version__
-from arc_es.cli.offline import bar, journal_of, run
+from arc_es.cli.offline import journal_of, run
 from arc_es.cli.options import EXIT_FAILED, EXIT_USAGE, CommandFailure
 from arc_es.cli.output import print_json
+from arc_es.cli.progress import bar
 
 if TYPE_CHECKING:  # slow to import
     from arc_es.config import Config

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Final
 
 from cyclopts import Parameter
 
 from arc_es.cli.options import DEFAULT_SERVER, EXIT_USAGE, CommandFailure, Server, ask
+from arc_es.cli.progress import Bar, progress_end
 
+_RANGE: Final = re.compile(rb'"scope":\["range ([0-9]+) ([0-9]+)"\]')
 Query = Mapping[str, str | Sequence[str]]
 
 
@@ -71,15 +74,15 @@ def _size_of(checkpoint: Path) -> int:
 
 def _written(server: Server, query: Query, output: Path) -> int:
     """Write the file, whole or not at all, and check it as `arc-es verify` does."""
-    from arc_es.cli.verify import show
+    from arc_es.cli.verify import show, watched
     from arc_es.proof.verify import verify_export
 
     draft = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             _download(server, query, file)
-        with draft.open("rb") as lines:
-            report = verify_export(lines)
+        with draft.open("rb") as raw:
+            report = verify_export(watched(raw, draft))
         draft.rename(output)
     except OSError as error:
         raise CommandFailure(f"{output} cannot be written: {error.strerror}") from error
@@ -89,4 +92,25 @@ def _written(server: Server, query: Query, output: Path) -> int:
 
 
 def _download(server: Server, query: Query, file: BinaryIO) -> None:
-    ask(server, "export", lambda client: client.export(query, file))
+    try:
+        ask(server, "export", lambda client: client.export(query, _Shown(file)))
+    finally:
+        progress_end()
+
+
+class _Shown:
+    """A file, with a bar of how many messages were written to it; of a time the header says how many it will be."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._bar = Bar("export", "messages")
+        self._count = 0
+        self._total: int | None = None
+
+    def write(self, chunk: bytes) -> int:
+        """Write some of it."""
+        if not self._count and (found := _RANGE.search(chunk)):
+            self._total = int(found[2]) - int(found[1])
+        self._count += chunk.count(b'"payload":')
+        self._bar.show(self._count, self._total, self._count)
+        return self._file.write(chunk)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,12 +12,12 @@ from cyclopts import Group, Parameter
 
 from arc_es.cli.backup import connected
 from arc_es.cli.options import EXIT_USAGE, CommandFailure, run_trio
+from arc_es.cli.progress import progress_end
 
 if TYPE_CHECKING:  # slow to import
     from arc_es.archive.journal import ArchivedJournal
     from arc_es.config import Config
     from arc_es.nats_bridge import Bridge
-    from arc_es.snapshots.fold import Folded, Progress
 
 T = TypeVar("T")
 
@@ -28,7 +26,6 @@ DataDir = Annotated[Path | None, Parameter(help="As for arc-es serve.", group=_G
 NatsUrl = Annotated[str | None, Parameter(help="As for arc-es serve.", group=_GROUP)]
 Settings = Annotated[Path | None, Parameter(help="As for arc-es serve.", group=_GROUP)]
 Attached = Annotated[bool, Parameter(help="End when stdin ends.", show=False, negative="")]
-_BAR_CHARS: Final = 30
 
 
 def settings_of(data_dir: Path | None, nats_url: str | None, config: Path | None) -> Config:
@@ -116,29 +113,3 @@ async def _until_stdin_ends(everything: Any) -> None:
         while await stdin.receive_some(1024):
             pass
     everything.cancel()
-
-
-def bar(what: str) -> Progress:
-    """Shows on a terminal how far a fold is, and when it will be done."""
-    started = time.monotonic()
-
-    def show(folded: Folded, end: int) -> None:
-        if not sys.stderr.isatty():
-            return
-        seconds = max(time.monotonic() - started, 1e-6)
-        share = min(1.0, folded.position / end) if end else 1.0
-        rate = folded.events / seconds
-        left = seconds * (1 - share) / share if share else 0.0
-        filled = round(share * _BAR_CHARS)
-        line = (
-            f"{what} [{'#' * filled}{'.' * (_BAR_CHARS - filled)}] {share:4.0%} {rate:,.0f} events/s, {left:.0f} s left"
-        )
-        print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
-
-    return show
-
-
-def progress_end() -> None:
-    """Clear the line of the bar."""
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)

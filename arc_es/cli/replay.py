@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from arc_es.cli.comparing import compare, save_digests, show_differences
-from arc_es.cli.offline import Attached, DataDir, NatsUrl, Settings, bar, journal_of, run, settings_of
+from arc_es.cli.offline import Attached, DataDir, NatsUrl, Settings, journal_of, run, settings_of
 from arc_es.cli.options import EXIT_FAILED, EXIT_USAGE, CommandFailure, Json
 from arc_es.cli.output import print_json
+from arc_es.cli.progress import bar
 from arc_es.cli.queues import show_then
 
 if TYPE_CHECKING:  # slow to import

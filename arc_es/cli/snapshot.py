@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cyclopts import App
 
-from arc_es.cli.offline import Attached, DataDir, NatsUrl, Settings, bar, journal_of, run, settings_of
+from arc_es.cli.offline import Attached, DataDir, NatsUrl, Settings, journal_of, run, settings_of
 from arc_es.cli.options import EXIT_FAILED, Json
 from arc_es.cli.output import print_json, print_table
+from arc_es.cli.progress import bar
 
 if TYPE_CHECKING:  # slow to import
     from arc_es.config import Config

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from arc_es.cli.offline import DataDir, NatsUrl, Settings, journal_of, progress_end, run, settings_of
+from arc_es.cli.offline import DataDir, NatsUrl, Settings, journal_of, run, settings_of
 from arc_es.cli.options import EXIT_FAILED, EXIT_USAGE, CommandFailure
 from arc_es.cli.output import complain, printable
+from arc_es.cli.progress import Bar, progress_end
 
 if TYPE_CHECKING:  # slow to import
     from arc_es.config import Config
@@ -75,11 +76,21 @@ def _verify_file(file: Path, key: Verifier | None, kept: str | None) -> int:
     from arc_es.proof.verify import verify_export
 
     try:
-        with file.open("rb") as lines:
-            report = verify_export(lines, key=None if key is None else str(key), witnessed=kept)
+        with file.open("rb") as raw:
+            report = verify_export(watched(raw, file), key=None if key is None else str(key), witnessed=kept)
     except OSError as error:
         raise CommandFailure(f"{file} cannot be read: {error.strerror}") from error
     return show(report, str(file))
+
+
+def watched(lines: BinaryIO, file: Path) -> Iterator[bytes]:
+    """The lines of a file, with a bar of how far they were read."""
+    bar, total, done = Bar("verify", "lines"), file.stat().st_size, 0
+    for number, line in enumerate(lines, start=1):
+        done += len(line)
+        bar.show(done, total, number)
+        yield line
+    progress_end()
 
 
 def show(report: Report, name: str) -> int:
@@ -123,6 +134,7 @@ async def _audit(settings: Config, key: Verifier | None, kept: str | None) -> Au
         done = trio.Event()
         piece: list[tuple[int, str, bytes]] = []
         started = time.monotonic()
+        bar = Bar("verify", "messages")
 
         def take(position: int, subject_key: Key, payload: bytes) -> None:
             if position > end:
@@ -131,7 +143,7 @@ async def _audit(settings: Config, key: Verifier | None, kept: str | None) -> Au
             if len(piece) >= _PIECE or position == end:
                 audit.take(piece)
                 piece.clear()
-                _progress(position, end, tiles.size / max(time.monotonic() - started, 1e-6))
+                bar.show(position, end, tiles.size)
             if position == end:
                 done.set()
 
@@ -145,14 +157,6 @@ async def _audit(settings: Config, key: Verifier | None, kept: str | None) -> Au
         print(f"{tiles.size / max(time.monotonic() - started, 1e-6):,.0f} messages/s")
     tiles.close()
     return report
-
-
-def _progress(position: int, end: int, rate: float) -> None:
-    if sys.stderr.isatty():
-        left = (end - position) / rate
-        print(
-            f"\rverify {position / end:4.0%} {rate:,.0f} messages/s, {left:.0f} s left\033[K", end="", file=sys.stderr
-        )
 
 
 def _show_audit(report: AuditReport, key: Verifier | None) -> int:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from httpx2 import AsyncBaseTransport
 
@@ -20,8 +20,9 @@ from arc_es.client.transport import Transport, segment
 
 _COMMAND: Final = ("commandId", "state")
 _SEAL_SECONDS_MAX: Final = 60
-_AS_OF_SECONDS_MAX: Final = 120
 """More than an answer takes otherwise: a service may have to read a large upload again."""
+_AS_OF_SECONDS_MAX: Final = 120
+"""A service may have to fold a million messages."""
 _ASK_AGAIN: Final = ("URL_REFUSED", "CONFLICT", "INVALID_STATE_TRANSITION")
 """Codes of an upload that came too late: its URL has expired, or another call with the same key was first."""
 
@@ -45,6 +46,13 @@ def create_request(
     }
     request = {"deploymentId": deployment_id, "command": command, "params": spec_of(params)}
     return request | {name: value for name, value in fields.items() if value is not None}
+
+
+class Writable(Protocol):
+    """Takes bytes, as a file does."""
+
+    def write(self, chunk: bytes, /) -> object:
+        """Take some more."""
 
 
 class ArcClient(Receiving, Bodies):
@@ -195,7 +203,7 @@ class ArcClient(Receiving, Bodies):
         query = {"asOf": as_of}
         return await self._http.json("GET", "/queues", query=query, wait_seconds=_AS_OF_SECONDS_MAX, needs=("queues",))
 
-    async def export(self, query: Mapping[str, str | Sequence[str]], file: BinaryIO) -> None:
+    async def export(self, query: Mapping[str, str | Sequence[str]], file: Writable) -> None:
         """Write an export (`commandId`, `deploymentId`, `since`, `until`, `bodies`, `from`) to a file."""
         headers = {**self._http.headers(), "Accept": "application/jsonl"}
         async with self._http.exchange(

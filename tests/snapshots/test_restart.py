@@ -142,10 +142,15 @@ async def test_progress_tells_of_the_tail(served: Served, tmp_path: Path) -> Non
     follower = served.node.follower
     follower.resume(follower.applied)
     follower.target = follower.applied + 100
-    assert follower.progress()["etaSeconds"] == 0
+    assert follower.progress()["etaSeconds"] is None  # nothing was applied yet, so nobody knows
     follower.applied += 50
     progress = follower.progress()
     assert (progress["applied"], progress["target"]) == (follower.applied, follower.target)
+    seconds = progress["etaSeconds"]
+    assert seconds is not None
+    assert seconds >= 0
+    follower.ready, follower.target = False, 0
+    assert follower.progress()["etaSeconds"] is None  # a snapshot is being read
 
 
 async def test_the_past_begins_at_the_nearest_snapshot_before_it(served: Served, tmp_path: Path) -> None:
