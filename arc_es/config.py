@@ -51,6 +51,7 @@ class Config:
     checkpoint_seconds: float = 60.0
     snapshot_seconds: float = 600.0
     snapshot_events: int = 200_000
+    snapshot_shared: bool = True
     as_of_messages_max: int = limits.AS_OF_MESSAGES_MAX
     archive_after_seconds: float = -1.0
     push: str = "http"
@@ -165,6 +166,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "pushes_max": int,
     "headroom_bytes": int,
     "trust_forwarded": bool,
+    "snapshot_shared": bool,
     "request_body_bytes_max": int,
     "batch_body_bytes_max": int,
     "request_bodies_bytes_max": int,

@@ -30,13 +30,16 @@ from arc_es.domain import limits
 from arc_es.http.accepting import ALONE, Neighbours
 from arc_es.http.app import ArcApp
 from arc_es.http.server import allow_open_files, serve_http
+from arc_es.index import schema as index_schema
 from arc_es.journal.server import ServerError
 from arc_es.journal.subjects import event_subject
 from arc_es.keyring import KeyFileError, open_ring
 from arc_es.ports import BodyStore, BodyStoreMismatch, JournalMismatch, JournalUnavailable, Pusher, SystemClock
 from arc_es.proof.proving import Proving
+from arc_es.sharing import TROUBLES, adopt
 from arc_es.snapshots.child import aside_of
 from arc_es.snapshots.folder import FOLDER, Snapshots
+from arc_es.storage.shelf import open_shelf
 from arc_es.stores import CannotStart, open_stores
 
 EXIT_OK: Final = 0
@@ -132,6 +135,8 @@ async def serve(config: Config, place: Place) -> None:
             open_pusher(config) as pusher,
             trio.open_nursery() as nursery,
         ):
+            index_dir = place.folder(config.data_dir / "index")
+            await _adopt_shared(config, journal, snapshots, index_dir)
             keys = open_ring(config, SystemClock().now())
             node = assemble(
                 journal,
@@ -139,7 +144,7 @@ async def serve(config: Config, place: Place) -> None:
                 store=store,
                 keys=keys,
                 pusher=pusher,
-                index_dir=place.folder(config.data_dir / "index"),
+                index_dir=index_dir,
                 proving=Proving.of_data_dir(config.data_dir, event_subject, place.folder),
                 snapshots=snapshots,
                 aside=aside_of(config),
@@ -165,6 +170,21 @@ async def serve(config: Config, place: Place) -> None:
             if node.leads:
                 nursery.start_soon(archive_for_ever, journal, node.index, config)
             place.ready()
+
+
+async def _adopt_shared(config: Config, journal: ArchivedJournal, snapshots: Snapshots, index_dir: Path) -> None:
+    """Begin a node that has no index with what another one has shared, if there is something that fits."""
+    if config.nats_url is None or not config.snapshot_shared or (index_dir / index_schema.FILE).exists():
+        return
+    try:
+        async with open_shelf(config) as shelf:
+            if await adopt(shelf, await journal.identity(), config.data_dir / FOLDER, index_dir) is None:
+                log.info("No shared snapshot fits")
+                return
+    except* TROUBLES as group:
+        log.warning("Shared snapshots cannot be used now: %s", next(_leaves(group)))
+    else:
+        await snapshots.look_again()
 
 
 async def _run_http(  # noqa: ASYNC128 - hypercorn says that it has started

@@ -11,7 +11,7 @@ from cyclopts import App
 
 from arc_es.cli.offline import Attached, DataDir, NatsUrl, Settings, journal_of, run, settings_of
 from arc_es.cli.options import EXIT_FAILED, Json
-from arc_es.cli.output import print_json, print_table
+from arc_es.cli.output import complain, print_json, print_table
 from arc_es.cli.progress import bar
 
 if TYPE_CHECKING:  # slow to import
@@ -58,7 +58,32 @@ async def _take(settings: Config, attached: bool) -> Header | None:  # noqa: FBT
 
     async with journal_of(settings, attached=attached) as journal:
         make = partial(empty_models, settings.finished_in_memory_max)
-        return await fold.take(journal, settings.data_dir / FOLDER, make, bar("folding"))
+        header = await fold.take(journal, settings.data_dir / FOLDER, make, bar("folding"))
+    if settings.nats_url is not None and settings.snapshot_shared:
+        await _share(settings)
+    return header
+
+
+async def _share(settings: Config) -> None:
+    """Offer the newest snapshot to other nodes. What goes wrong is told, and no reason to fail."""
+    from arc_es.sharing import TROUBLES, share
+    from arc_es.snapshots.folder import FOLDER, paths
+    from arc_es.storage.shelf import open_shelf
+
+    found = paths(settings.data_dir / FOLDER)
+    if not found:
+        return
+    try:
+        async with open_shelf(settings) as shelf:
+            offer = await share(shelf, found[0], settings.data_dir / "index")
+    except* TROUBLES as group:
+        why = group.exceptions[0]
+        while isinstance(why, BaseExceptionGroup):
+            why = why.exceptions[0]
+        complain(f"the snapshot is not shared: {why}")
+    else:
+        if offer is not None:
+            print(f"shared the snapshot of position {offer.position:,}")
 
 
 @snapshot.command(name="list", help_epilogue="")

@@ -31,6 +31,8 @@ from arc_es.nats_bridge import Bridge
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 BUCKETS: Final = "OBJ_"
+NOT_NEEDED: Final = "OBJ_ARC_SNAPSHOTS"
+"""What is in it is made of the journal."""
 """How the streams of JetStream's object stores begin."""
 KEY_FILES: Final = ("signing.key", "signing-keys.json", "checkpoint.key", "checkpoint.key.old")
 SUFFIX: Final = ".snapshot"
@@ -95,7 +97,8 @@ async def make_backup(bridge: Bridge, target: Path, data_dir: Path, progress: Pr
     names = await stream_names(bridge)
     if STREAM not in names:
         raise BackupError(f"there is no stream {STREAM}: no service has used this NATS server yet")
-    streams = [STREAM, *sorted(name for name in names if name.startswith(BUCKETS))]  # the journal first
+    # The journal first.
+    streams = [STREAM, *sorted(name for name in names if name.startswith(BUCKETS) and name != NOT_NEEDED)]
     with _draft(target) as draft:
         parts = [await _snapshot(bridge, name, draft, progress) for name in streams]
         parts += [_copy(data_dir / name, draft) for name in KEY_FILES if (data_dir / name).exists()]

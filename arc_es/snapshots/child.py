@@ -47,6 +47,8 @@ def aside_of(config: Config) -> Aside:
     environ = {
         "ARC_DATA_DIR": str(config.data_dir.absolute()),
         "ARC_FINISHED_IN_MEMORY_MAX": str(config.finished_in_memory_max),
+        "ARC_SNAPSHOT_SHARED": str(config.snapshot_shared).lower(),
+        "ARC_REPLICAS": str(config.replicas),
     }
     if config.nats_url is not None:
         environ["ARC_NATS_URL"] = config.nats_url

@@ -109,6 +109,7 @@ class Snapshots:
     """The snapshots in a folder, as a start uses them: the newest that fits, read while other things start."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._rest = paths(folder)
         self._read: list[tuple[Path, Header, list[Piece]]] = []
         self._is_ready = trio.Event()
@@ -119,6 +120,13 @@ class Snapshots:
             await trio.to_thread.run_sync(self._read_next)
         finally:
             self._is_ready.set()
+
+    async def look_again(self) -> None:
+        """Begin anew with what is in the folder now."""
+        await self._is_ready.wait()
+        self._read.clear()
+        self._rest = paths(self._folder)
+        await trio.to_thread.run_sync(self._read_next)
 
     def _read_next(self) -> None:
         while self._rest and not self._read:

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from arc_es.ports import BodyTooLarge
-from arc_es.storage.bucket import BUCKET
+from arc_es.storage.bucket import BODIES
 from arc_es.storage.s3 import S3BodyStore
 from tests.contract.body_stores import (
     BYTES_MAX,
@@ -131,7 +131,7 @@ async def test_other_nats_clients_read_uploads_and_sealed_bodies(nats: NatsProce
             await store.upload(PARAMS, flow(raw), BYTES_MAX)
             body = await sealed(store, PARAMS)
             for name in (PARAMS.path, body.ref):
-                seen = await child("tests.contract.nats_object", nats.url, BUCKET, name)
+                seen = await child("tests.contract.nats_object", nats.url, BODIES.name, name)
                 assert seen["sha256"] == body.sha256
                 assert set(seen["names"]) == {PARAMS.path, body.ref}
 

@@ -13,7 +13,7 @@ from arc_es.nats_streams import api
 from arc_es.ports import BodyStore, BodyStoreError, BodyStoreFull, BodyStoreMismatch, Slot, StoredBody
 from arc_es.storage import s3 as s3_module
 from arc_es.storage import window as window_module
-from arc_es.storage.bucket import chunk_subject
+from arc_es.storage.bucket import BODIES
 from arc_es.storage.memory import BodyFault, MemoryBodyStore
 from arc_es.storage.object_store import ObjectStore, open_object_store
 from arc_es.storage.s3 import S3BodyStore
@@ -216,7 +216,7 @@ async def test_more_names_than_the_server_tells_at_a_time(nats: NatsProcess) -> 
 
             def publish(start: int) -> None:
                 for number in range(start, start + 500):
-                    bridge.publish(chunk_subject(f"arc/commands/c{number}/params/1700000000-{number:032x}"), b"")
+                    bridge.publish(BODIES.chunk_subject(f"arc/commands/c{number}/params/1700000000-{number:032x}"), b"")
 
             for start in range(0, count, 500):
                 await bridge.call(partial(publish, start))
