@@ -25,17 +25,10 @@ from typing import Any
 
 import trio
 
-from arc_es.journal.jetstream import open_journal
-from arc_es.journal.server import run_server
-from arc_es.journal.stream import ensure_stream
-from arc_es.nats_access import Access
-from arc_es.nats_bridge import open_bridge
 from tests.bench.drive import percentile
-from tests.bench.fold import history
-from tests.bench.replay import _append
+from tests.bench.fill import fill
 from tests.bench.servers import resident_bytes
 
-PIECE = 1_000
 LIVE_SHARE = 10
 ALONE_SECONDS = 5.0
 READY_SECONDS_MAX = 1_800
@@ -47,25 +40,6 @@ BODY = json.dumps(
         "params": {"mode": "inline", "inlineBase64": "e30="},
     }
 )
-
-
-async def seed(data_dir: Path, commands: int) -> None:
-    """Store the histories; the last tenth has its creation only, so that nothing is due when the service starts."""
-    creates, answers = history(commands)
-    leases, successes = answers[0::2], answers[1::2]
-    ended = commands - commands // LIVE_SHARE
-    versions: dict[str, int] = {}
-    async with run_server(data_dir, unsynced=True) as server:
-        end = server.endpoint
-        async with open_bridge(Access([end.url], end.user, end.password)) as bridge:
-            await bridge.wait_available()
-            await ensure_stream(bridge)
-            async with open_journal(bridge) as journal:
-                for start in range(0, commands, PIECE):
-                    stop = max(min(start + PIECE, ended), start)
-                    for stored in (creates[start : start + PIECE], leases[start:stop], successes[start:stop]):
-                        if stored:
-                            await _append(journal, [(name, payload) for _, name, payload in stored], versions)
 
 
 def arc(data_dir: Path, *arguments: str) -> list[str]:
@@ -163,7 +137,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data_dir = options.data_dir or Path(scratch) / "data"
         if not data_dir.exists():
-            trio.run(seed, data_dir, options.commands)
+            trio.run(fill, data_dir, options.commands, options.commands // LIVE_SHARE)
         measure(data_dir, options.commands)
 
 
