@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import orjson
 
+from arc_es.codec_read import BODIES, EventReader, NotPlain
 from arc_es.domain import events as e
 from arc_es.domain.events import Event
 from arc_es.domain.ids import Target
@@ -75,7 +76,6 @@ PRIVATE: Final[Mapping[type[Any], frozenset[str]]] = {
 }
 """What is stored in the second line, beside the same of the bodies in an event. An unsalted digest of a short text
 tells the text to who guesses it, so digests are private, too."""
-_BODIES: Final = ("params", "response", "body")
 _BLANK: Final[Mapping[str, Mapping[str, str]]] = {
     "DeliveryFailed": {"reason": ""},
     "CommandFailed": {"message": ""},
@@ -133,6 +133,8 @@ _NESTED: Final[Mapping[str, Mapping[str, Callable[[Any], Any]]]] = {
     },
 }
 """Fields that hold a record, and how it is read."""
+
+_READER: Final = EventReader(VERSION, EVENT_TYPES.values(), PRIVATE, _NESTED)
 
 
 def _split(record: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -222,7 +224,7 @@ def _make_blank(events: list[dict[str, Any]]) -> None:
     """Give events whose private fields are erased those that they cannot be without."""
     for event in events:
         event.update(_BLANK.get(event["type"], {}))
-        for name in _BODIES:
+        for name in BODIES:
             if name in event:
                 event[name]["sha256"] = ""
 
@@ -264,6 +266,15 @@ def decode_recorded(position: int, key: Key, payload: bytes) -> Recorded:
 
     The private part is not compared with its digest here, as the chain is not either: `decode` and `arc-es verify` do.
     """
+    try:
+        at, events = _READER.read(payload)
+        return Recorded(position, key, at, events)
+    except NotPlain:
+        return _recorded(position, key, payload)
+
+
+def _recorded(position: int, key: Key, payload: bytes) -> Recorded:
+    """The same of any version, erased or not."""
     public, newline, private = payload.partition(b"\n")
     stored = _public(public)
     try:
@@ -284,7 +295,7 @@ def inline_base64(payload: bytes) -> str:
         JournalCorrupt: there is none, though the state says so.
     """
     for event in _whole(payload)["events"]:
-        for name in _BODIES:
+        for name in BODIES:
             body = event.get(name)
             if body is not None and "base64" in body:
                 text: str = body["base64"]

@@ -35,6 +35,11 @@ def test_a_decision_comes_back_as_it_went(decision: Decision) -> None:
     assert Recorded(9, key, decision.at, decision.events) == codec.decode_recorded(9, key, payload)
 
 
+@given(decisions(st.one_of([event_strategy(cls) for cls in EVENT_CLASSES])))
+def test_what_is_written_today_is_read_the_fast_way(decision: Decision) -> None:
+    assert (decision.at, decision.events) == codec._READER.read(codec.encode(decision))
+
+
 @pytest.mark.parametrize("cls", EVENT_CLASSES, ids=lambda cls: cls.__name__)
 def test_each_event_comes_back_with_every_field_drawn(cls: type[Any]) -> None:
     @given(decisions(event_strategy(cls)))
