@@ -151,8 +151,10 @@ class Job:
             finally:
                 if not ended.handed_over:
                     ended()
-        if self.renewable and not self._silent and self._own_end_at > anyio.current_time():
-            self.stop = "lost"  # the service could not be reached to renew it
+        now = anyio.current_time()
+        not_renewed = self.renewable and not self._silent and now < self._own_end_at
+        if not_renewed or now >= self.lease_ends_at:  # out of reach, or this process did not run: others may have it
+            self.stop = "lost"
             return None
         limit = "showed no sign of life" if self._silent else "did not end"
         return error_answer("HANDLER_TIMEOUT", f"The handler {limit} in time")

@@ -9,9 +9,10 @@ from typing import Any
 import anyio
 import pytest
 
-from arc_es.client import CommandFailed, Context, Lease
+from arc_es.client import CommandFailed, Context, Lease, MemoryNotes
 from arc_es.client.handlers import Handler, handler_of
 from arc_es.client.job import Job, margin_seconds
+from arc_es.client.watching import unwatched
 from arc_es.testing import LocalService, open_service
 from tests.sdk.conftest import Run, until
 
@@ -196,6 +197,28 @@ def test_a_lease_that_cannot_be_renewed_stops_its_handler_before_somebody_else_r
                 assert await command.result(timeout=600) == 2
                 assert "LeaseExpired" in await service.history(command.id)
         assert ends[0] <= 25
+
+    virtually(main)
+
+
+def test_who_wakes_up_after_the_lease_has_ended_does_not_answer_for_others(virtually: Run) -> None:
+    """A handler whose time was up while its whole process stood still: the command is not its own any more."""
+
+    async def main() -> None:
+        async with open_service() as service, service.client() as client:
+            for function in (a_plain_handler, a_handler):
+                job = job_of(handler_of(function, 30))
+                job._scope.deadline = math.inf  # nothing runs that could notice
+
+                async def sleeper(job: Job = job) -> None:
+                    await anyio.sleep(61)
+                    job._scope.cancel()
+
+                async with anyio.create_task_group() as group:
+                    group.start_soon(sleeper)
+                    job._params = lambda *_: anyio.sleep_forever()  # type: ignore[method-assign]
+                    answer = await job.run(client, MemoryNotes(), unwatched, lambda: None)
+                assert (answer, job.stop) == (None, "lost")
 
     virtually(main)
 
