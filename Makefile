@@ -81,9 +81,9 @@ docs: $(VENV)/.tools ## Write the generated reference pages anew
 bench: $(VENV)/.tools ## Measure this machine: ratios against floors of the same run (make bench ARGS="create wake")
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-wheel: $(VENV)/.tools ## Build dist/*.whl
+wheel: $(VENV)/.tools ## Build dist/*.whl: arc-es, and the client alone
 	@rm -rf dist
-	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . ./arc_es/client
 
 clean: ## Remove .venv, caches and build output (never arc-data)
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
