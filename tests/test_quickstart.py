@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = "127.0.0.1:8420"
 WALK = re.compile(r"<!-- walk -->\n```bash\n(.*?)```\n<!-- end of walk -->", re.DOTALL)
 AGENT = re.compile(r"<!-- agent -->\n```python\n(.*?)```\n<!-- end of agent -->", re.DOTALL)
+CALLER = re.compile(r"<!-- caller -->\n```python\n(.*?)```\n<!-- end of caller -->", re.DOTALL)
+TEST = re.compile(r"<!-- test -->\n```python\n(.*?)```\n<!-- end of test -->", re.DOTALL)
 LARGE_BODIES = re.compile(r"<!-- (?:caller|agent|result) -->\n```bash\n(.*?)```\n<!-- end of", re.DOTALL)
 SHOWN = "#> "
 
@@ -95,6 +97,30 @@ def called(address: str, command: str, params: str) -> subprocess.CompletedProce
     call = [sys.executable, "-m", "arc_es", "call", "demo", command, params, "--target", "adder", "--timeout", "20"]
     given = {**environ(), "ARC_URL": f"http://{address}"}
     return subprocess.run(call, env=given, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_agent_and_caller_of_the_howto_in_python_do_what_it_says(address: str, tmp_path: Path) -> None:
+    page, given = "docs/howto/agent.md", {**environ(), "ARC_URL": f"http://{address}"}
+    (tmp_path / "agent.py").write_text(fenced(page, AGENT))
+    process = subprocess.Popen([sys.executable, "agent.py"], env=given, cwd=tmp_path)
+    try:
+        assert called(address, "add", '{"numbers": [1, 2, 3]}').stdout == "6.0"
+        assert called(address, "count", "[1]").stdout == '{"bytes":3,"attempt":1}'
+        caller = [sys.executable, "-c", fenced(page, CALLER)]
+        done = subprocess.run(caller, env=given, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "6.5\nNOTHING_TO_ADD\n", "")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_the_test_in_the_howto_passes(backend: str) -> None:
+    code = fenced("docs/howto/agent.md", TEST) + f"\nimport anyio\nanyio.run(test_of_the_adder, backend={backend!r})\n"
+    done = subprocess.run([sys.executable, "-c", code], env=environ(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_agent_of_the_howto_answers(address: str) -> None:

@@ -110,7 +110,7 @@ def _build_plain(value: Any, wanted: Any, where: str) -> Any:
         fits = isinstance(wanted, type) and isinstance(value, wanted)
     if not fits:
         raise Unfit(f"{where}: {value!r:.100} is no {getattr(wanted, '__name__', wanted)}")
-    return value
+    return float(value) if wanted is float else value
 
 
 def _by_library(value: Any, wanted: Any, where: str) -> Any:
