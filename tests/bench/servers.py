@@ -55,11 +55,12 @@ def _process(command: list[str]) -> Iterator[Server]:
 
 
 @contextmanager
-def service(data_dir: Path | None = None) -> Iterator[Server]:
+def service(data_dir: Path | None = None, workers: int = 1) -> Iterator[Server]:
     """`arc-es serve` with its own nats-server, fsync always, on a data directory (default: a new one)."""
     with tempfile.TemporaryDirectory() as fresh:
         place = data_dir or Path(fresh) / "data"
         serve = [sys.executable, "-m", "arc_es", "serve", "--bind", "127.0.0.1:0", "--data-dir", str(place)]
+        serve += ["--workers", str(workers)]
         with _process([*serve, "--log-level", "WARNING"]) as server:
             yield server
 
