@@ -92,6 +92,11 @@ class Bodies:
             return inline(await self._whole(kept.ref))
         return self._remembered(kept), None
 
+    async def is_there(self, row: Row) -> bool:
+        """Whether the params of a command can be copied. Raises JournalError, BodyStoreError."""
+        found = await self.params(row)
+        return not isinstance(found, InStore) or await self.store.exists(found.ref)
+
     async def copied(self, slot: Slot, row: Row) -> Stored:
         """The params of a command as those of another one: bodies are never shared, so each goes with its command.
 

@@ -117,7 +117,7 @@ class Service:
         self.as_of = as_of
         self._lookup = lookup
         self._responding = Responding(self._lookup, journal, turns, follower, bodies)
-        self._redriving = Redriving(self._lookup, models, turns, bodies, clock)
+        self.redriving = Redriving(self._lookup, models, turns, bodies, clock)
         self._payloads = Payloads(models, turns, bodies, lookup)
         self._transfers = Transfers(self._lookup, models, turns, bodies, self._payloads)
         self.cancellations = Cancellations(models.cancelled, clock)
@@ -182,10 +182,8 @@ class Service:
     async def redrive(self, command_id: str, by: Principal) -> tuple[str, Row]:
         """Let a command that FAILED or EXPIRED run again as a new one, or find the one that does. As `Redriving`."""
         self.need_room()
-        redriven = await self._redriving.redrive(command_id, by)
-        return redriven.command_id, await self._creating.pushed(
-            redriven.command_id, await self.known(redriven.command_id)
-        )
+        newest = await self.redriving.redrive(command_id, by)
+        return newest, await self._creating.pushed(newest, await self.known(newest))
 
     async def status(self, command_id: str, wait_seconds: float = 0) -> Row:
         """The command as it is now, or as soon as it is terminal, at the latest after `wait_seconds`.

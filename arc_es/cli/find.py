@@ -29,6 +29,10 @@ class Filters:
     target: Annotated[str | None, Parameter(help="For the target with this id.")] = None
     command: Annotated[str | None, Parameter(help="With this name.")] = None
     state: Annotated[str | None, Parameter(help="In this state, such as PENDING or FAILED.")] = None
+    origin: Annotated[
+        str | None, Parameter(help="FAILED because of: agent, attempts, delivery, cancel or storage.")
+    ] = None
+    redriven: Annotated[bool | None, Parameter(help="Only what was redriven, or was not.")] = None
     label: Annotated[tuple[str, ...], Parameter(help="With this KEY:VALUE; may be repeated.", negative="")] = ()
     since: Annotated[str | None, Parameter(help="Created at this RFC 3339 time or later.")] = None
     until: Annotated[str | None, Parameter(help="Created before this RFC 3339 time.")] = None
@@ -41,6 +45,8 @@ class Filters:
             "target": self.target,
             "command": self.command,
             "state": self.state,
+            "origin": self.origin,
+            "redriven": None if self.redriven is None else str(self.redriven).lower(),
             "label": self.label or None,
             "createdAfter": self.since,
             "createdBefore": self.until,

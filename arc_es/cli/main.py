@@ -12,6 +12,8 @@ from cyclopts import App, CycloptsError
 from arc_es import __version__
 from arc_es.cli.backup import backup, restore
 from arc_es.cli.call import call
+from arc_es.cli.cancel import cancel
+from arc_es.cli.deployments import deployments
 from arc_es.cli.doctor import doctor
 from arc_es.cli.events import events
 from arc_es.cli.explain import explain
@@ -21,6 +23,7 @@ from arc_es.cli.history import history
 from arc_es.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CommandFailure
 from arc_es.cli.output import complain
 from arc_es.cli.queues import queues
+from arc_es.cli.redrive import redrive
 from arc_es.cli.replay import replay
 from arc_es.cli.serve import serve
 from arc_es.cli.snapshot import snapshot
@@ -56,11 +59,14 @@ def build() -> App:
     app.command(serve, help_epilogue="")
     app.command(call, help_epilogue="", usage="Usage: arc-es call DEPLOYMENT COMMAND [JSON|-|@FILE] [OPTIONS]\n")
     app.command(work, help_epilogue="", usage="Usage: arc-es work DEPLOYMENT TARGET [OPTIONS] -- PROGRAM [ARGS...]\n")
+    app.command(cancel, help_epilogue="")
+    app.command(redrive, help_epilogue="", usage="Usage: arc-es redrive [COMMAND] [OPTIONS]\n")
     app.command(find, help_epilogue="")
     app.command(history, help_epilogue="")
     app.command(events, help_epilogue="")
     app.command(explain, help_epilogue="")
     app.command(queues, help_epilogue="")
+    app.command(deployments)
     app.command(token)
     app.command(doctor, help_epilogue="")
     app.command(backup, help_epilogue="")

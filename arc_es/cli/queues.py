@@ -9,7 +9,7 @@ from arc_es.cli.options import DEFAULT_SERVER, Json, Server, ask
 from arc_es.cli.output import print_json, print_table
 
 _COLUMNS_THEN: Final = ("deployment", "target", "pending", "delayed", "leased", "oldest")
-_COLUMNS: Final = (*_COLUMNS_THEN, "waiting", "last poll", "last agent")
+_COLUMNS: Final = (*_COLUMNS_THEN, "held back", "waiting", "last poll", "last agent")
 _LEASE_COLUMNS: Final = ("deployment", "target", "command", "agent", "attempt", "lease ends")
 _NAMES: Final = ("deployment", "target", "last agent", "agent")
 _NONE: Final = "No queue had ever had a command."
@@ -18,8 +18,8 @@ _NONE: Final = "No queue had ever had a command."
 def queues(*, as_of: str | None = None, json: Json = False, server: Server = DEFAULT_SERVER) -> int:
     """Show what waits, per deployment and target, now or at any moment of the past.
 
-    oldest: how long the first one has been waiting. waiting: receivers that are asking for work right now. Of the past
-    it says instead who held which command.
+    oldest: how long the first one has been waiting. held back: by a pause, a limit. waiting: receivers that ask for
+    work right now. Of the past it says instead who held which command.
 
     For example:
 
@@ -67,10 +67,17 @@ def _row(queue: dict[str, Any]) -> tuple[str, ...]:
         str(queue.get("delayed", 0)),
         str(queue.get("leased", 0)),
         _age(queue.get("oldestPendingSeconds")),
+        _held_back(queue),
         str(queue.get("waiting", 0)),
         str(queue.get("lastPollAt", "")),
         str(queue.get("lastAgent", "")),
     )
+
+
+def _held_back(queue: dict[str, Any]) -> str:
+    """What an administrator has said."""
+    said = ("paused" if queue.get("paused") else "", f"{most} at once" if (most := queue.get("maxConcurrent")) else "")
+    return ", ".join(filter(None, said))
 
 
 def _target(target: dict[str, Any] | str) -> str:

@@ -15,6 +15,7 @@ from arc_es.client.errors import ArcError, BadAnswer, entry_error
 from arc_es.client.feed import EVENT_STREAM, Decision, decisions_of
 from arc_es.client.files import FileBody
 from arc_es.client.lease import JsonObject
+from arc_es.client.operating import Operating
 from arc_es.client.receiving import Receiving
 from arc_es.client.transport import Transport, segment
 
@@ -55,7 +56,7 @@ class Writable(Protocol):
         """Take some more."""
 
 
-class ArcClient(Receiving, Bodies):
+class ArcClient(Receiving, Operating, Bodies):
     """A connection to one service, used as an async context manager.
 
     Every method raises `ArcError` when the service refuses, `ServerUnreachable` when there is no answer, `BadAnswer`

@@ -36,7 +36,7 @@ ALWAYS_ANSWERED: Final = ("health.",)
 class CommandIdConverter(BaseConverter):
     """A command id in a path: not one of the words that are paths of their own (`arc.v1` 1.1)."""
 
-    regex = r"(?!(?:leases|bootstrap|batch)$)[^/]+"
+    regex = r"(?!(?:leases|bootstrap|batch|redrive)$)[^/]+"
     part_isolating = True
 
 

@@ -29,7 +29,7 @@ def finding_blueprint(api: Api) -> Blueprint:
     async def commands(request: Request) -> Response:
         caller = await api.caller(request, "read")
         moment = moment_of(request)
-        find = parse_find(request, _reach(api, caller.grant))
+        find = parse_find(request, reach_of(api, caller.grant))
         page = await (service.finding.page(find) if moment is None else page_then(api, request, find, moment))
         answer: dict[str, Any] = {"commands": [summary_json(api, summary) for summary in page.commands]}
         if page.behind is not None:
@@ -55,7 +55,7 @@ def parse_find(request: Request, reach: Reach) -> Find:
         command=given.get("command"),
         state=state,
         origin=origin,
-        redriven=_redriven(given.get("redriven")),
+        redriven=parse_flag(given.get("redriven"), "redriven"),
         labels=tuple(sorted({_label(text) for text in given.getlist("label")})),
         created_after=after,
         created_before=before,
@@ -91,9 +91,10 @@ def _origin(origin: str | None, state: str | None) -> str | None:
     return origin
 
 
-def _redriven(text: str | None) -> bool | None:
+def parse_flag(text: str | None, name: str) -> bool | None:
+    """A query parameter that is true, false, or not given. Raises WireError 422."""
     if text not in (None, "true", "false"):
-        raise wrong_shape("redriven must be true or false")
+        raise wrong_shape(f"{name} must be true or false")
     return None if text is None else text == "true"
 
 
@@ -120,7 +121,7 @@ def _limit(text: str | None) -> int:
     return min(max(int(text), 1), LIMIT_MAX)
 
 
-def _reach(api: Api, grant: Grant) -> Reach:
+def reach_of(api: Api, grant: Grant) -> Reach:
     """What a token may see, as the query needs it."""
     if grant.targets is None:
         return Reach(grant.deployments)

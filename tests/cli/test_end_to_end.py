@@ -94,6 +94,62 @@ def test_find_lists_what_was_asked_for(arc: Arc, service: Serving) -> None:
     assert arc("events", "--follow", *until, **service.environ()).returncode == 2
 
 
+def test_dead_letters_are_cancelled_found_and_redriven(arc: Arc, service: Serving) -> None:
+    def said(*arguments: str, status: int = 0) -> list[str]:
+        done = arc(*arguments, **service.environ())
+        assert done.returncode == status, done.stderr
+        return done.stdout.decode().splitlines()
+
+    given = ("--target", "greeter", "--no-wait")
+    (first,), (second,) = said("call", "dead", "greet", "{}", *given), said("call", "dead", "greet", "{}", *given)
+    assert said("cancel", first, "--reason", "ordered twice") == [f"{first} is cancelled"]
+    assert said("cancel", first) == [f"{first} is cancelled"]
+    assert json.loads(said("cancel", second, "--json")[0])["response"]["code"] == "CANCELLED"
+    filters = ("--deployment", "dead", "--origin", "cancel")
+    dry = said("redrive", *filters, "--dry-run")
+    assert dry == [f"{first}  would be redriven", f"{second}  would be redriven"]
+    (new,) = said("redrive", first)
+    lines = said("redrive", *filters)
+    assert lines[0] == f"{first}  runs already as  {new}"
+    assert lines[1].startswith(f"{second}  redriven as  cmd_")
+    (again,) = [json.loads(line) for line in said("redrive", *filters, "--redriven", "--json") if second in line]
+    assert again["redriven"] is False
+    assert said("find", *filters, "--no-redriven") == ["No such command."]
+    said("redrive", status=1)
+    said("redrive", first, "--dry-run", status=2)
+    said("redrive", new, status=1)
+
+
+def test_deployments_are_declared_paused_and_limited(arc: Arc, service: Serving, tmp_path: Path) -> None:
+    file = tmp_path / "shop.json"
+    file.write_text('{"targets":[{"resourceId":"indexer","resourceType":"daemon"}]}')
+
+    def said(*arguments: str, status: int = 0) -> list[str]:
+        done = arc("deployments", *arguments, **service.environ())
+        assert done.returncode == status, done.stderr
+        return done.stdout.decode().splitlines()
+
+    assert said("declare", "controlled", str(file)) == ["controlled is declared with 1 targets"]
+    assert "controlled" in said("list")[1]
+    assert "database" in said("pause", "controlled", "--target", "indexer", "--reason", "database moves")[1]
+    said("limit", "controlled", "indexer", "4")
+    shown = json.loads(said("show", "controlled", "--json")[0])
+    (target,) = shown["controls"]["targets"]
+    assert (target["paused"], target["maxConcurrent"], target["reason"]) == (True, 4, "database moves")
+    assert shown["declaration"]["targets"][0]["resourceId"] == "indexer"
+    arc("call", "controlled", "index", "{}", "--no-wait", **service.environ())
+    line = next(
+        line for line in arc("queues", **service.environ()).stdout.decode().splitlines() if "controlled" in line
+    )
+    assert "paused, 4 at once" in line
+    said("resume", "controlled", "--target", "indexer")
+    assert said("limit", "controlled", "indexer") == ["Nothing is paused or limited."]
+    assert said("show", "nobody") == ["Nothing is paused or limited."]
+    said("pause", "controlled", "--target", "indexr", status=1)
+    said("declare", "controlled", str(tmp_path / "none.json"), status=2)
+    said("limit", "controlled", "indexer", "0", status=2)
+
+
 def test_queues_of_the_past_say_who_held_what(arc: Arc, service: Serving) -> None:
     """The service asks another process; offline the same is said."""
     made = arc("call", "past", "greet", "{}", "--target", "greeter", "--no-wait", **service.environ())

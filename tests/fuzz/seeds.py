@@ -69,6 +69,7 @@ BODIES: Final[dict[str, list[Any]]] = {
     "controls.resume": [{"target": "indexer"}, None],
     "controls.limit": [{"target": "indexer", "maxConcurrent": 2}],
     "redriving.redrive": [None],
+    "redriving.redrive_found": [None],
     "tokens.mint": [TOKEN],
     "bodies.upload": [None, "abc"],
     "tokens.revoke": [None],
