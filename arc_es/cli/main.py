@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError
 
 from arc_es import __version__
 from arc_es.cli.backup import backup, restore
+from arc_es.cli.bench import bench
 from arc_es.cli.call import call
 from arc_es.cli.cancel import cancel
 from arc_es.cli.deployments import deployments
@@ -74,6 +75,7 @@ def build() -> App:
     app.command(export, help_epilogue="", usage="Usage: arc-es export [COMMAND...] --output FILE [OPTIONS]\n")
     app.command(verify, help_epilogue="")
     app.command(snapshot)
+    app.command(bench, help_epilogue="")
     app.command(replay, help_epilogue="")
     return app
 

@@ -33,6 +33,7 @@ SUB_COMMANDS = (
     "restore",
     "snapshot",
     "replay",
+    "bench",
 )
 
 
