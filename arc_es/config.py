@@ -227,8 +227,8 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"public_url must be like https://example.org/arc, without query, not {config.public_url!r}")
     _check_body_store(config)
     _check_numbers(config)
-    if config.workers != 1:
-        raise ConfigError("workers: this version runs one process; leave --workers at 1")
+    if not 1 <= config.workers <= limits.WORKERS_MAX:
+        raise ConfigError(f"workers must be 1 to {limits.WORKERS_MAX}: one for each core that is to serve")
     if config.replicas not in (1, 3):
         raise ConfigError("replicas must be 1 or 3")
     if config.replicas == 3 and config.nats_url is None:  # noqa: PLR2004 - the two legal numbers of replicas

@@ -31,6 +31,7 @@ from arc_es.http.accepting import ALONE, Neighbours
 from arc_es.http.app import ArcApp
 from arc_es.http.server import allow_open_files, serve_http
 from arc_es.index import schema as index_schema
+from arc_es.index.seed import seed
 from arc_es.journal.server import ServerError
 from arc_es.journal.subjects import event_subject
 from arc_es.keyring import KeyFileError, open_ring
@@ -135,8 +136,12 @@ async def serve(config: Config, place: Place) -> None:
             open_pusher(config) as pusher,
             trio.open_nursery() as nursery,
         ):
-            index_dir = place.folder(config.data_dir / "index")
-            await _adopt_shared(config, journal, snapshots, index_dir)
+            first = config.data_dir / "index"
+            index_dir = place.folder(first)
+            if place.number == 1:
+                await _adopt_shared(config, journal, snapshots, index_dir)
+            else:
+                await trio.to_thread.run_sync(seed, index_dir, first)
             keys = open_ring(config, SystemClock().now())
             node = assemble(
                 journal,

@@ -38,18 +38,19 @@ async def open_stores(config: Config) -> AsyncGenerator[tuple[ArchivedJournal, B
             endpoint = server.endpoint
             access = Access([endpoint.url], endpoint.user, endpoint.password)
             disk = Disk(server.max_file_store_bytes, partial(disk_free_bytes, config.data_dir), server.restart)
-            async with _open(access, config, disk) as stores:
+            async with open_on(access, config, disk) as stores:
                 yield stores
     else:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        async with _open(Access([config.nats_url]), config) as stores:
+        async with open_on(Access([config.nats_url]), config) as stores:
             yield stores
 
 
 @asynccontextmanager
-async def _open(
+async def open_on(
     access: Access, config: Config, disk: Disk | None = None
 ) -> AsyncGenerator[tuple[ArchivedJournal, BodyStore], None]:
+    """The same on a server that runs. disk: where it stores, if it is ours."""
     room = Room(config.headroom_bytes)
     async with open_bridge(access) as bridge:
         store = await _streams_ready(bridge, room, access, config)

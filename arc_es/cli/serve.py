@@ -19,7 +19,7 @@ def serve(  # one option a setting
     nats_url: Annotated[str | None, Parameter(help="NATS server to use; without it the service runs its own.")] = None,
     public_url: Annotated[str | None, Parameter(help="URL at which clients reach the service.")] = None,
     config: Annotated[Path | None, Parameter(help="Settings file; without it arc.toml, if there is one here.")] = None,
-    workers: Annotated[int | None, Parameter(help="Number of worker processes.")] = None,
+    workers: Annotated[int | None, Parameter(help="Number of processes that serve.")] = None,
     log_level: Annotated[str | None, Parameter(help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")] = None,
 ) -> int:
     """Run the service.
@@ -53,6 +53,8 @@ def serve(  # one option a setting
     if settings.log_level.upper() not in _LOG_LEVELS:
         advice = f"write one of {', '.join(_LOG_LEVELS)}"
         raise CommandFailure(f"log_level is {settings.log_level!r}", advice=advice, exit_status=EXIT_USAGE)
-    from arc_es.serving import run
-
+    if settings.workers > 1:
+        from arc_es.workers.supervisor import run
+    else:
+        from arc_es.serving import run
     return run(settings)

@@ -66,6 +66,8 @@ PRINCIPAL_CHARS_MAX: Final = 256
 
 # --- Connections
 
+WORKERS_MAX: Final = 64
+"""Ours: processes of one service (`workers`). Above it: refused at start."""
 CONNECTIONS_MAX: Final = 10_000
 """Ours: connections at the same time. Above it: 503 OVERLOADED at once, and the connection ends."""
 TURNED_AWAY_MAX: Final = 100

@@ -1,4 +1,6 @@
-"""Become nats-server, in such a way that it dies with the service. A script: launch.py PARENT_PID PROGRAM [ARG ...].
+"""Become nats-server, or a worker, in such a way that it dies with the service.
+
+A script: launch.py PARENT_PID PROGRAM [ARG ...].
 
 The kernel signals a child when the parent *thread* that forked it ends; so the service forks this from its main thread
 (trio's own `open_process` forks in a worker thread that ends when idle). SIGKILL rather than SIGTERM: the service is
@@ -28,7 +30,7 @@ def main() -> None:
     if libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent_pid:
-        sys.exit("the service died while it started nats-server")
+        sys.exit(f"the service died while it started {command[0]}")
     os.execv(command[0], command)  # noqa: S606 - no shell wanted
 
 

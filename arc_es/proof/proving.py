@@ -14,7 +14,7 @@ from arc_es.ports import BodyStore, Clock, Journal
 from arc_es.proof.checkpoints import Checkpoints
 from arc_es.proof.export import Exports
 from arc_es.proof.log import LogTree
-from arc_es.proof.tiles import Tiles, in_directory
+from arc_es.proof.tiles import Tiles, in_directory, seed
 from arc_es.summaries import CommandIndex
 from arc_es.views import CheckpointsView
 
@@ -39,7 +39,9 @@ class Proving:
         Raises:
             KeyFileError, OSError.
         """
-        return cls(checkpoint_seeds(data_dir), Tiles(in_directory(own(data_dir / TREE_DIR))), subject_of)
+        folder = data_dir / TREE_DIR
+        seed(own(folder), folder)
+        return cls(checkpoint_seeds(data_dir), Tiles(in_directory(own(folder))), subject_of)
 
     def parts(
         self,

@@ -9,6 +9,7 @@ only what a checkpoint confirms is believed.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -34,6 +35,25 @@ def in_directory(folder: Path) -> OpenColumn:
     """Columns as files of a directory, which is made."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return lambda name: os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+
+
+def seed(folder: Path, other: Path) -> None:
+    """Begin with the columns of another process of the same data dir, if they are longer.
+
+    It may be at work on them: of what is torn nothing is believed that a checkpoint does not confirm.
+    """
+    if _length(folder) >= _length(other):
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for column in other.iterdir():
+        if column.is_file():
+            shutil.copyfile(column, folder / column.name)
+            (folder / column.name).chmod(_PRIVATE)
+
+
+def _length(folder: Path) -> int:
+    positions = folder / "positions"
+    return positions.stat().st_size if positions.exists() else 0
 
 
 def in_memory(name: str) -> int:

@@ -13,10 +13,10 @@ from tests.e2e.process import ServiceProcess
 SECONDS_MAX = 30
 
 
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+@pytest.fixture(scope="session", params=["1", pytest.param("2", marks=pytest.mark.slow)], ids="workers={}".format)
+def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[ServiceProcess]:
     """With an admin token and a public URL. It lives as long as the session: each test has a deployment of its own."""
-    with shared_service(tmp_path_factory.mktemp("protocol")) as started:
+    with shared_service(tmp_path_factory.mktemp("protocol"), "--workers", request.param) as started:
         yield started
 
 

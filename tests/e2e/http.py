@@ -48,6 +48,11 @@ class Client:
     ) -> None:
         self.close()
 
+    @property
+    def local_port(self) -> int | None:
+        """Our end of the connection, None while there is none."""
+        return None if self._stream is None else self._stream.socket.getsockname()[1]
+
     def close(self) -> None:
         """Close the connection, also in the middle of a request."""
         if self._stream is not None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,8 @@ import trio
 from tests.e2e.http import Client
 
 ROOT = Path(__file__).parents[2]
+WORKERS = os.environ.get("ARC_TEST_WORKERS", "1")
+"""How many processes serve in tests that do not say. `ARC_TEST_WORKERS=2 make test ARGS=tests/e2e` tries all so."""
 READY_SECONDS = 30
 END_SECONDS = 30
 POLL_SECONDS = 0.01
@@ -42,7 +44,7 @@ class ServiceProcess:
     def __init__(self, data_dir: Path, *options: str, bind: str = "", **env: str) -> None:
         self.data_dir = data_dir
         self.bind = bind or f"127.0.0.1:{free_port()}"
-        self._options = options
+        self._options = options if "--workers" in options else ("--workers", WORKERS, *options)
         self._environ = environ(env)
         self._process: trio.Process | None = None
         self.stdout = data_dir.with_name(f"{data_dir.name}.stdout")
@@ -89,12 +91,20 @@ class ServiceProcess:
 
     def nats_pid(self) -> int | None:
         """Process id of its nats-server, None while there is none."""
+        return next((pid for pid, command in self._children() if "/nats-server\0-c\0" in command), None)
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of its workers, if it has several."""
+        return [pid for pid, command in self._children() if "\0arc_es.workers.worker\0" in command]
+
+    def _children(self) -> Iterator[tuple[int, str]]:
+        """Process ids and commands of its children; those that become something else have not done so yet."""
         with suppress(OSError):
             children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-            return next(
-                (int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "nats-server\n"), None
-            )
-        return None
+            for pid in children:
+                command = Path(f"/proc/{pid}/cmdline").read_text()
+                if "/launch.py\0" not in command:
+                    yield int(pid), command
 
     def signal_nats(self, number: int) -> int:
         """Send its nats-server a signal, if there is one; its process id or 0."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -53,10 +55,27 @@ async def test_many_kills(tmp_path: Path) -> None:
         await kill_and_audit(tmp_path, kills=kills, progress_per_kill=300, seed=seed)
 
 
-async def kill_and_audit(tmp_path: Path, *, kills: list[str], progress_per_kill: int, seed: int) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 3])
+async def test_many_kills_of_workers(tmp_path: Path, workers: int) -> None:
+    """One at a time, all at once, frozen for a while: the others go on, and those that come back know everything."""
+    random = Random()
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")
+    random.seed(seed)
+    kills = ["worker"] * 6 + ["freeze worker"] * 2 + ["workers", "workers", "service", "nats", "both"]
+    random.shuffle(kills)
+    with trio.fail_after(240):
+        await kill_and_audit(tmp_path, kills=kills, progress_per_kill=250, seed=seed, workers=workers)
+
+
+async def kill_and_audit(
+    tmp_path: Path, *, kills: list[str], progress_per_kill: int, seed: int, workers: int = 1
+) -> None:
     random, log = Random(seed), Log()
     quick = {"ARC_APPEND_SECONDS_MAX": "1"}  # so that a frozen server is noticed soon
-    async with serving(tmp_path / "data", "--log-level", "WARNING", **quick) as service:
+    options = ("--log-level", "WARNING", "--workers", str(workers))
+    async with serving(tmp_path / "data", *options, **quick) as service:
         async with trio.open_nursery() as nursery:
             crowd = Crowd(service, log, random)
             for _ in range(CALLERS):
@@ -90,6 +109,8 @@ async def kill_now(service: ServiceProcess, what: str, crowd: Crowd, log: Log) -
     await bomb.send("POST", "/commands", body)
     if what == "freeze":
         await frozen(service)
+    if what in ("worker", "workers", "freeze worker"):
+        await harm_workers(service, what, log)
     if what in ("nats", "both"):
         service.signal_nats(signal.SIGKILL)
     if what in ("service", "both", "twice"):
@@ -111,6 +132,17 @@ async def frozen(service: ServiceProcess) -> None:
         while (await client.call("POST", "/commands", create_body("a"))).status == 200:
             pass
     service.signal_nats(signal.SIGCONT)
+
+
+async def harm_workers(service: ServiceProcess, what: str, log: Log) -> None:
+    """Kill one worker, or all, or freeze one until the others have got on without it."""
+    pids = service.worker_pids()
+    for pid in pids if what == "workers" else pids[:1]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP if what == "freeze worker" else signal.SIGKILL)
+    if what == "freeze worker":
+        await log.until(log.progress + 30)
+        os.kill(pids[0], signal.SIGCONT)
 
 
 async def kill_in_start(service: ServiceProcess) -> None:

@@ -17,11 +17,11 @@ ADMIN = "admin-token-123"
 
 
 @contextmanager
-def shared_service(directory: Path) -> Iterator[ServiceProcess]:
+def shared_service(directory: Path, *options: str) -> Iterator[ServiceProcess]:
     """A service with an admin token and a public URL, for tests that each have an event loop of their own."""
     bind = f"127.0.0.1:{free_port()}"
-    options = ("--public-url", f"http://{bind}/v1")
-    service = ServiceProcess(directory / "data", *options, bind=bind, ARC_ADMIN_TOKEN=ADMIN)
+    public = ("--public-url", f"http://{bind}/v1")
+    service = ServiceProcess(directory / "data", *public, *options, bind=bind, ARC_ADMIN_TOKEN=ADMIN)
     try:
         trio.run(service.start)
         yield service
