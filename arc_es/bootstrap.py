@@ -16,6 +16,7 @@ import trio
 from arc_es import __version__
 from arc_es.actors.follower import Follower
 from arc_es.actors.messages import Messages
+from arc_es.actors.peers import Peers
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Turns
 from arc_es.actors.waiters import Waiters
@@ -34,6 +35,7 @@ from arc_es.index import Index
 from arc_es.keyring import KEY_BYTES, KeyRing
 from arc_es.links import Links
 from arc_es.lookup import Lookup
+from arc_es.offering import Offering
 from arc_es.payloads import Payloads
 from arc_es.ports import (
     BodyStore,
@@ -81,6 +83,8 @@ class Node:
     keys: KeyRing
     index: Index
     journal: Journal
+    peers: Peers
+    offering: Offering
     checkpoints: Checkpoints | None = None
     snapshots: Snapshots | None = None
     writer: SnapshotWriter | None = None
@@ -95,6 +99,9 @@ class Node:
                 nursery.start_soon(self.index.run)
                 nursery.start_soon(self.follower.run)
                 await self.follower.wait_ready()
+            nursery.start_soon(self.peers.run)
+            nursery.start_soon(self.offering.pulls.run)
+            nursery.start_soon(self.offering.pushes.run)
             nursery.start_soon(self.ticker.run)
             nursery.start_soon(self.pushing.run)
             if self.leads:
@@ -190,10 +197,13 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
         checkpoints, exports = proving.parts(
             journal, index, models.checkpoints, turns, clock, bodies.store, config.checkpoint_seconds
         )
-    offer = partial(_offer, models, waiters, pushing)
-    ticker = Ticker(turns, models, clock, offer)
-    follower.on_leasable = offer
-    models.on_controlled = partial(_reopened, waiters, pushing)
+    peers = Peers()
+    waiters.on_change = peers.waits
+    offering = Offering(models, waiters, pushing, peers, turns.directory)
+    ticker = Ticker(turns, models, clock, peers)
+    ticker.on_leasable = offering.by_time
+    follower.on_leasable = offering.by_event
+    models.on_controlled = offering.reopened
     follower.on_applied = partial(_applied, follower, ticker, neighbours)
     service = Service(
         journal=journal,
@@ -209,12 +219,13 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
         index=index,
         exports=exports,
         applied_by_others=lambda: neighbours.applied_max,
+        peers=peers,
         as_of=_as_of(aside, journal, lookup, follower, index, clock, config),
     )
     models.on_cancelled = service.cancellations.note
     sweep = _sweep(config, models, follower, bodies, turns, lookup, clock)
     writer = None if aside is None else SnapshotWriter(models, aside, config)
-    parts = service, follower, ticker, pushing, sweep, models, keys, index, journal
+    parts = service, follower, ticker, pushing, sweep, models, keys, index, journal, peers, offering
     return Node(*parts, checkpoints, snapshots, writer, leads)
 
 
@@ -319,21 +330,6 @@ def _sending(config: Config, keys: KeyRing, store: BodyStore, clock: Clock, push
 def public_base(config: Config) -> str | None:
     """The configured `{base}` of all own URLs."""
     return config.public_url.rstrip("/") if config.public_url else None
-
-
-def _offer(models: ReadModels, waiters: Waiters, pushing: Pushing, command_id: str) -> None:
-    """A command may be delivered from now on: to an agent that waits, or by push."""
-    row = models.status.get(command_id)
-    if row is not None and row.state.facts.route.delivery == "push":
-        pushing.offer(command_id)
-    else:
-        waiters.offer(command_id)
-
-
-def _reopened(waiters: Waiters, pushing: Pushing, deployment_id: str) -> None:
-    """Targets of a deployment may be delivered to again."""
-    waiters.reopened(deployment_id)
-    pushing.reopened(deployment_id)
 
 
 def _live(models: ReadModels) -> int:

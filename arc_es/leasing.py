@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from arc_es.actors.long_waits import LongWaits
+from arc_es.actors.peers import Peers
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Ask, Turns
 from arc_es.actors.waiters import Waiter, Waiters
@@ -70,7 +71,7 @@ def target_of(deployments: DeploymentsView, facts: Facts) -> Target:
 class Leasing:
     """Takes commands out of the queues for those who ask."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - only the service calls it
         self,
         *,
         models: ReadModels,
@@ -81,6 +82,7 @@ class Leasing:
         long_waits: LongWaits,
         cancellations: Cancellations,
         clock: Clock,
+        peers: Peers,
     ) -> None:
         self._models = models
         self._turns = turns
@@ -90,15 +92,20 @@ class Leasing:
         self._long_waits = long_waits
         self._cancellations = cancellations
         self._clock = clock
+        self._peers = peers
         self._polls: OrderedDict[tuple[str, str], Poll] = OrderedDict()
 
     def last_poll(self, deployment_id: str, target_id: str) -> Poll | None:
-        """When a target was last asked for work."""
-        return self._polls.get((deployment_id, target_id))
+        """When a target was last asked for work, here or, as far as is known, at another node."""
+        name = (deployment_id, target_id)
+        here, there = self._polls.get(name), self._peers.last_asked(name)
+        if there is not None and (here is None or here.at < there.at):
+            return Poll(there.at, there.agent)
+        return here
 
     def waiting(self, deployment_id: str, target_id: str) -> int:
-        """How many agents wait for this target."""
-        return self._waiters.waiting(deployment_id, target_id)
+        """How many agents wait for this target, here and, as far as is known, at other nodes."""
+        return self._waiters.waiting(deployment_id, target_id) + self._peers.waiting((deployment_id, target_id))
 
     async def lease(self, request: LeaseRequest, by: Principal) -> list[Granted]:
         """Take up to `leases_max` commands; with `wait_seconds` wait for the first one.
@@ -211,10 +218,23 @@ class Leasing:
         return tuple({one.resource_id for one in fitting} - {OPERATOR})
 
     def _take(self, request: LeaseRequest, count: int) -> list[str]:
+        """Reserve `count` commands, first those that no other node is to lease first."""
+        if self._peers.alone and not self._waiters.left_to_others:
+            return self._best(request, count)
+        taken = self._best(request, count, self._is_first)
+        if len(taken) < count:  # who can wait leaves what is left to others
+            taken += self._best(request, count - len(taken), self._waiters.is_ours if request.wait_seconds else None)
+        return taken
+
+    def _is_first(self, row: Row) -> bool:
+        first = self._peers.leases_first(row.command_id, row.state.facts.route)
+        return first and self._waiters.is_ours(row)
+
+    def _best(self, request: LeaseRequest, count: int, only: Callable[[Row], bool] | None = None) -> list[str]:
         """Reserve the best `count` commands of all queues that the request looks at."""
         pending, now = self._models.pending, self._clock.now()
         queues = self._queues(request)
-        taken = [one for queue in queues for one in pending.take(request.deployment_id, queue, count, now)]
+        taken = [one for queue in queues for one in pending.take(request.deployment_id, queue, count, now, only)]
         if len(queues) > 1:
             taken.sort(key=self._rank)
             pending.give_back(taken[count:])
@@ -310,6 +330,8 @@ class Leasing:
         return deployment.observed.get(target.resource_id) == target.resource_type
 
     def _note_poll(self, request: LeaseRequest) -> None:
+        for queue in self._queues(request):
+            self._peers.asked((request.deployment_id, queue), self._clock.now(), request.agent_id)
         if request.target is None:
             return
         name = (request.deployment_id, request.target.resource_id)

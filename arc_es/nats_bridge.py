@@ -285,15 +285,16 @@ class Bridge:
         """Ignore what still arrives at a reply subject. Harmless when it is forgotten already."""
         self._waiting.pop(inbox.rpartition(".")[2], None)
 
-    def listen(self, take: Take, run: Run | None = None) -> str:
-        """A fresh subject to have a consumer deliver to, with messages keeping their own subjects; until `unlisten`.
+    def listen(self, take: Take, run: Run | None = None, subject: str = "") -> str:
+        """Have what arrives at a subject taken until `unlisten`; without one, at a fresh one, which is returned.
 
-        run: takes many frames at once, before `take` is asked. It must not raise.
+        To that a consumer may deliver, messages keep their own subjects. run: takes many frames at once, before `take`
+        is asked. It must not raise.
         """
         client = self._client
         if client is None:
             raise JournalUnavailable("There is no connection to NATS")
-        subject = f"{self._inbox}deliver.{next(self._tokens)}"
+        subject = subject or f"{self._inbox}deliver.{next(self._tokens)}"
         subscription = _run_now(client.subscribe(subject, future=_Sink(take)))
         _past_nats_py(client, subscription, take, run)
         self._listeners[subject] = (take, subscription)

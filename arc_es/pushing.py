@@ -21,6 +21,7 @@ from typing import Final
 import orjson
 import trio
 
+from arc_es.actors.stepping_in import SteppingIn
 from arc_es.actors.turns import Ask, Turns
 from arc_es.bodies import Bodies, Missing
 from arc_es.domain.errors import Rejected
@@ -34,12 +35,14 @@ from arc_es.envelopes import Envelopes
 from arc_es.leasing import Granted, target_of
 from arc_es.ports import BodyStoreError, Clock, JournalError, Overloaded, Pusher, PushOutcome
 from arc_es.sealing import CannotUnseal
-from arc_es.views import ReadModels
+from arc_es.views import ReadModels, Row
 
 FIRST_RESULT_SECONDS_MAX: Final = PUSH_SECONDS_MAX + 2.0
 """How long a create waits for the result of its push: what a push may take, and a little for the journal."""
 REST_SECONDS: Final = 1.0
 """When a command is looked at again that could not be pushed because the journal or the body store had trouble."""
+LEFT_SECONDS: Final = 1.0
+"""How long a node that is to push a command first has for it: longer than a turn, or being a little behind, takes."""
 RESTING_PER_TARGET_MAX: Final = 100
 """So many commands of one target rest because of trouble; then the others of this target wait, too."""
 QUIET_SECONDS: Final = 60.0
@@ -128,6 +131,8 @@ class Pushing:
         self._nudged = trio.Event()
         self._draining = False
         self._ended = trio.Event()
+        self.left_to_others = SteppingIn(LEFT_SECONDS)
+        """What another node is to push first."""
 
     # --- what others tell and ask
 
@@ -217,11 +222,16 @@ class Pushing:
             del self._eager[lane]
             if not self._has_room(lane):
                 continue  # it comes back when one of its own pushes or rests ends
-            for command_id in self._models.pushes.take(lane.deployment_id, lane.target_id, 1, self._clock.now()):
+            only = self._is_ours if self.left_to_others else None
+            now = self._clock.now()
+            for command_id in self._models.pushes.take(lane.deployment_id, lane.target_id, 1, now, only):
                 lane.running += 1
                 self._underway.add(command_id)
                 nursery.start_soon(self._deliver, lane, command_id, sending)
                 self._eager[lane] = None
+
+    def _is_ours(self, row: Row) -> bool:
+        return row.command_id not in self.left_to_others
 
     def _has_room(self, lane: _Lane) -> bool:
         is_roomy = lane.answers and 2 * len(self._underway) < self._pushes_max

@@ -12,6 +12,7 @@ import trio
 
 from arc_es.actors.follower import Follower
 from arc_es.actors.long_waits import LongWaits
+from arc_es.actors.peers import Peers
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Turns
 from arc_es.actors.waiters import Waiters
@@ -102,6 +103,7 @@ class Service:
         lookup: Lookup,
         index: CommandIndex,
         as_of: AsOf,
+        peers: Peers,
         exports: Exports | None = None,
         applied_by_others: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -130,7 +132,9 @@ class Service:
             long_waits=self._long_waits,
             cancellations=self.cancellations,
             clock=clock,
+            peers=peers,
         )
+        self._peers = peers
         self._creating = Creating(
             journal=journal,
             models=models,
@@ -376,6 +380,7 @@ class Service:
 
     def drain(self) -> None:
         """End all long waits now, with what there is, and start no more pushes: the service is about to stop."""
+        self._peers.leave()
         self._long_waits.drain()
         self._pushing.drain()
 

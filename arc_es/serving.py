@@ -35,13 +35,13 @@ from arc_es.index.seed import seed
 from arc_es.journal.server import ServerError
 from arc_es.journal.subjects import event_subject
 from arc_es.keyring import KeyFileError, open_ring
-from arc_es.ports import BodyStore, BodyStoreMismatch, JournalMismatch, JournalUnavailable, Pusher, SystemClock
+from arc_es.ports import BodyStoreMismatch, JournalMismatch, JournalUnavailable, Pusher, SystemClock
 from arc_es.proof.proving import Proving
 from arc_es.sharing import TROUBLES, adopt
 from arc_es.snapshots.child import aside_of
 from arc_es.snapshots.folder import FOLDER, Snapshots
 from arc_es.storage.shelf import open_shelf
-from arc_es.stores import CannotStart, open_stores
+from arc_es.stores import CannotStart, Stores, open_stores
 
 EXIT_OK: Final = 0
 EXIT_CANNOT_START: Final = 1
@@ -50,8 +50,6 @@ BACKLOG: Final = 1024
 """Connections that may wait to be accepted."""
 
 log = logging.getLogger("arc_es")
-
-Stores = Callable[[], AbstractAsyncContextManager[tuple[ArchivedJournal, BodyStore]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class Place:
     """
 
     listener: socket.socket
-    stores: Stores
+    stores: Callable[[], AbstractAsyncContextManager[Stores]]
     number: int = 1
     neighbours: Neighbours = ALONE
     opened: Callable[[], None] = field(default=lambda: None)
@@ -132,7 +130,7 @@ async def serve(config: Config, place: Place) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with (
             _snapshots(config) as snapshots,
-            place.stores() as (journal, store),
+            place.stores() as (journal, store, talk),
             open_pusher(config) as pusher,
             trio.open_nursery() as nursery,
         ):
@@ -170,6 +168,7 @@ async def serve(config: Config, place: Place) -> None:
                     stop.set()
 
             nursery.start_soon(watch_signals)
+            nursery.start_soon(talk, node.peers)
             await nursery.start(_run_http, app, place, config, stop.wait, node, nursery.cancel_scope)
             await nursery.start(node.run)
             if node.leads:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
+from arc_es.actors.peers import Peers
 from arc_es.archive.journal import ArchivedJournal, with_archive
 from arc_es.config import Config
+from arc_es.journal.gossip import gossip
 from arc_es.journal.jetstream import open_journal
 from arc_es.journal.room import Room
 from arc_es.journal.server import disk_free_bytes, run_server
@@ -29,9 +31,17 @@ class CannotStart(Exception):
     """The service cannot start; the message says what to do."""
 
 
+class Stores(NamedTuple):
+    """What is behind a node. talk: carries what it and the other nodes on the same NATS tell each other, for ever."""
+
+    journal: ArchivedJournal
+    bodies: BodyStore
+    talk: Callable[[Peers], Awaitable[None]]
+
+
 @asynccontextmanager
-async def open_stores(config: Config) -> AsyncGenerator[tuple[ArchivedJournal, BodyStore], None]:
-    """The journal and the body store of the configuration, on an own nats-server or the one that was named."""
+async def open_stores(config: Config) -> AsyncGenerator[Stores, None]:
+    """What the configuration names, on an own nats-server or the one that was named."""
     if config.nats_url is None:
         bytes_max = config.nats_store_bytes_max if config.nats_store_bytes_max > 0 else None
         async with run_server(config.data_dir, max_file_store_bytes=bytes_max) as server:
@@ -47,9 +57,7 @@ async def open_stores(config: Config) -> AsyncGenerator[tuple[ArchivedJournal, B
 
 
 @asynccontextmanager
-async def open_on(
-    access: Access, config: Config, disk: Disk | None = None
-) -> AsyncGenerator[tuple[ArchivedJournal, BodyStore], None]:
+async def open_on(access: Access, config: Config, disk: Disk | None = None) -> AsyncGenerator[Stores, None]:
     """The same on a server that runs. disk: where it stores, if it is ours."""
     room = Room(config.headroom_bytes)
     async with open_bridge(access) as bridge:
@@ -58,7 +66,7 @@ async def open_on(
             open_journal(bridge, room=room, disk=disk) as stream,
             with_archive(stream, config.data_dir) as journal,
         ):
-            yield journal, store
+            yield Stores(journal, store, partial(gossip, bridge))
 
 
 async def _streams_ready(bridge: Bridge, room: Room, access: Access, config: Config) -> BodyStore:

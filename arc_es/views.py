@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from arc_es.domain.checkpoints import SignedCheckpoint
@@ -65,10 +65,18 @@ class PendingView(Protocol):
     Per target, best first: higher priority, then longer waiting.
     """
 
-    def take(self, deployment_id: str, target_id: str | None, count: int, now: Micros) -> list[str]:
+    def take(
+        self,
+        deployment_id: str,
+        target_id: str | None,
+        count: int,
+        now: Micros,
+        only: Callable[[Row], bool] | None = None,
+    ) -> list[str]:
         """Reserve up to `count` leasable commands; target None means all pull targets of the deployment but `operator`.
 
-        A taken command is offered to nobody else until it is given back, or leaves the queue by an event.
+        A taken command is offered to nobody else until it is given back, or leaves the queue by an event. only: passes
+        over others, of which it looks at a bounded number.
         """
 
     def give_back(self, command_ids: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ deployment meets of it is parked beside the target, and comes back one after the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from sys import maxsize
 from typing import Final
@@ -29,6 +29,8 @@ from projections.plain import Plain
 _PLACE_BITS: Final = 48
 """Room for 2**48 positions; with 8 bits of priority above them a rank stays a two-digit Python integer (32 bytes)."""
 _PLACE_MASK: Final = (1 << _PLACE_BITS) - 1
+PASSED_MAX: Final = 64
+"""Commands that one `take` passes over."""
 _SLACK: Final = 64
 """So much garbage is not worth a compaction."""
 _HELD: Final = frozenset({Leased, Dispatched})
@@ -109,26 +111,44 @@ class PendingProjection:
 
     # --- what the service asks
 
-    def take(self, deployment_id: str, target_id: str | None, count: int, now: Micros) -> list[str]:
+    def take(
+        self,
+        deployment_id: str,
+        target_id: str | None,
+        count: int,
+        now: Micros,
+        only: Callable[[Row], bool] | None = None,
+    ) -> list[str]:
         """Reserve up to `count` leasable commands; target None means all targets of the deployment but `operator`.
 
-        A taken command is offered to nobody else until it is given back, or leaves the queue by an event.
+        A taken command is offered to nobody else until it is given back, or leaves the queue by an event. only: passes
+        over others, but not over more than `PASSED_MAX`, so that what is best never waits for long.
         """
         self._move_rested(now)
         deployment = self._deployments.get(deployment_id)
         if deployment is None:
             return []
+        target = None if target_id is None else deployment.targets.get(target_id)
+        if target is not None:
+            count = min(count, target.room)
+        elif target_id is not None:
+            return []
+        queue = target or deployment
         taken: list[str] = []
-        if target_id is None:
-            while deployment.ranks and len(taken) < count:
-                self._take_of_all(heappop(deployment.ranks), taken)
-            return taken
-        target = deployment.targets.get(target_id)
-        count = 0 if target is None else min(count, target.room)
-        while target is not None and target.ranks and len(taken) < count:
-            row = self._ready.get(heappop(target.ranks) & _PLACE_MASK)
-            if row is not None and row.command_id not in self._reserved:
+        passed: list[int] = []
+        while queue.ranks and len(taken) < count and len(passed) < PASSED_MAX:
+            rank = heappop(queue.ranks)
+            row = self._ready.get(rank & _PLACE_MASK)
+            if row is None:
+                continue
+            if only is not None and not only(row):
+                passed.append(rank)
+            elif target is None:
+                self._take_of_all(rank, taken)
+            elif row.command_id not in self._reserved:
                 self._reserve(row, target, taken)
+        for rank in passed:
+            heappush(queue.ranks, rank)
         return taken
 
     def _take_of_all(self, rank: int, taken: list[str]) -> None:

@@ -26,6 +26,10 @@ class Directory:
     def __len__(self) -> int:
         return len(self._mailboxes)
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether somebody has a turn of this history."""
+        return key in self._mailboxes
+
     def turn(self, key: Key) -> Turn:
         """An async context manager: inside it, nobody else has a turn of this history."""
         return Turn(self, key)

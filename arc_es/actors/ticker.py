@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
+from arc_es.actors.peers import Peers
 from arc_es.actors.turns import Ask, Turns
 from arc_es.domain.ids import Micros
 from arc_es.domain.intents import Tick
@@ -26,17 +28,24 @@ BUSY_SECONDS: Final = 0.1
 TROUBLE_SECONDS_MAX: Final = 1.0
 """Before the next try while the journal is full or away; at first as short as for busy commands."""
 
+LEFT_MICROS: Final = SECOND // 2
+"""How long the node that is to tick a command first has for it."""
+
 log = logging.getLogger("arc_es.ticker")
 
 
 class Ticker:
     """Sleeps to the head of `due`, then sends Tick to what is due."""
 
-    def __init__(self, turns: Turns, models: ReadModels, clock: Clock, on_leasable: Callable[[str], None]) -> None:
+    def __init__(self, turns: Turns, models: ReadModels, clock: Clock, peers: Peers) -> None:
         self._turns = turns
         self._models = models
         self._clock = clock
-        self._on_leasable = on_leasable
+        self._peers = peers
+        self._left: deque[tuple[Micros, str]] = deque()
+        """What another node is to tick first, and when it should have."""
+        self.on_leasable: Callable[[str], None] = lambda command_id: None
+        """Told of commands whose rest is over."""
         self._nudged = trio.Event()
         self._sleeping_until: Micros = 0
         self._reported = ""
@@ -64,13 +73,14 @@ class Ticker:
 
     def _next_at(self) -> Micros | None:
         models = self._models
-        times = (models.due.next_at(), models.pending.next_available_at(), models.pushes.next_available_at())
+        left_at = self._left[0][0] if self._left else None
+        times = (models.due.next_at(), models.pending.next_available_at(), models.pushes.next_available_at(), left_at)
         return min((at for at in times if at is not None), default=None)
 
     async def _tick(self, now: Micros) -> None:
         for queue in (self._models.pending, self._models.pushes):
             for command_id in queue.wake_delayed(now):
-                self._on_leasable(command_id)
+                self.on_leasable(command_id)
         if not await self.tick_due(now):
             await trio.sleep(self._pause_seconds)
 
@@ -80,8 +90,11 @@ class Ticker:
         A command that somebody has a turn of right now waits: every turn begins with what is due.
         """
         waiting: list[str] = []
+        while self._left and self._left[0][0] <= now:
+            self._models.due.put_back([self._left.popleft()[1]])
         try:
-            while ids := self._models.due.take_due(now, BATCH_MAX):
+            while taken := self._models.due.take_due(now, BATCH_MAX):
+                ids = taken if self._peers.alone else [one for one in taken if self._is_ours(one, now)]
                 waiting.extend(ids)
                 done = await self._turns.perform_each([self._ask(command_id) for command_id in ids], skip_busy=True)
                 del waiting[-len(ids) :]
@@ -96,6 +109,15 @@ class Ticker:
         finally:
             self._models.due.put_back(waiting)
         return not waiting
+
+    def _is_ours(self, command_id: str, now: Micros) -> bool:
+        """Whether this node is the first to tick a command, or the one that is has had its time."""
+        row = self._models.status.get(command_id)
+        due_at = None if row is None else next_due(row.state)
+        if due_at is None or due_at + LEFT_MICROS <= now or self._peers.is_first(command_id):
+            return True
+        self._left.append((due_at + LEFT_MICROS, command_id))
+        return False
 
     def _ask(self, command_id: str) -> Ask:
         row = self._models.status.get(command_id)

@@ -7,16 +7,22 @@ offered on to the next.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Final
 
 import trio
 
+from arc_es.actors.stepping_in import SteppingIn
 from arc_es.domain import limits
 from arc_es.domain.ids import OPERATOR
+from arc_es.domain.state import Route
 from arc_es.ports import Clock, Overloaded
-from arc_es.views import PendingView, StatusView
+from arc_es.views import PendingView, Row, StatusView
+
+LEFT_SECONDS: Final = 0.1
+"""How long a node that is to lease a command first has for it: much more than an append takes."""
 
 
 class TargetOverloaded(Overloaded):
@@ -58,6 +64,10 @@ class Waiters:
         self._waiters_max = waiters_max
         self._waiters_per_target_max = waiters_per_target_max
         self._queues: dict[Queue, OrderedDict[int, Waiter]] = {}
+        self.left_to_others = SteppingIn(LEFT_SECONDS)
+        """What agents at another node are to have first."""
+        self.on_change: Callable[[Queue, int], None] = lambda queue, waiting: None
+        """Told how many wait for a queue, whenever that changes."""
         self._inside: set[int] = set()  # tickets
         self._tickets = 0
 
@@ -67,6 +77,10 @@ class Waiters:
     def waiting(self, deployment_id: str, target_id: str) -> int:
         """How many agents wait for exactly this target."""
         return len(self._queues.get((deployment_id, target_id), ()))
+
+    def any_waits(self, route: Route) -> bool:
+        """Whether an agent waits for what goes this way."""
+        return self._first(route.deployment_id, route.target_id) is not None
 
     def join(self, deployment_id: str, *targets: str | None) -> Waiter:
         """Queue up at the end. Raises Overloaded when the room is full, TargetOverloaded when a queue is too long."""
@@ -111,12 +125,17 @@ class Waiters:
         if waiter is None:
             return False
         queue = None if None in waiter.targets else target_id
-        taken = self._pending.take(deployment_id, queue, 1, self._clock.now())
+        only = self.is_ours if self.left_to_others else None
+        taken = self._pending.take(deployment_id, queue, 1, self._clock.now(), only)
         if taken:
             self._remove(waiter)
             waiter.handed.extend(taken)
             waiter.woken.set()
         return bool(taken)
+
+    def is_ours(self, row: Row) -> bool:
+        """Whether a command is not left to another node now."""
+        return row.command_id not in self.left_to_others
 
     def give_back(self, command_ids: Iterable[str]) -> None:
         """Return reserved commands to the queue and offer them on."""
@@ -128,8 +147,9 @@ class Waiters:
     def _enqueue(self, waiter: Waiter) -> list[OrderedDict[int, Waiter]]:
         names = [(waiter.deployment_id, target) for target in waiter.targets]
         queues = [self._queues.setdefault(name, OrderedDict()) for name in names]
-        for queue in queues:
+        for name, queue in zip(names, queues, strict=True):
             queue[waiter.ticket] = waiter
+            self.on_change(name, len(queue))
         self._inside.add(waiter.ticket)
         return queues
 
@@ -141,6 +161,7 @@ class Waiters:
             name = (waiter.deployment_id, target)
             queue = self._queues[name]
             del queue[waiter.ticket]
+            self.on_change(name, len(queue))
             if not queue:
                 del self._queues[name]
 

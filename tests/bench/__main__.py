@@ -8,6 +8,7 @@ import sys
 BENCHMARKS = (
     "create",
     "lifecycle",
+    "workers",
     "push",
     "bodies",
     "auth",

@@ -13,6 +13,7 @@ from tests.bench.__main__ import BENCHMARKS
 SMALL = {
     "create": ["--rounds", "1", "--requests", "160"],
     "lifecycle": ["--commands", "64"],
+    "workers": ["--rounds", "1", "--commands", "160"],
     "push": ["--commands", "64"],
     "bodies": ["--rounds", "1", "--bodies", "16"],
     "auth": ["--rounds", "1", "--requests", "160"],

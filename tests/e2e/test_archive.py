@@ -38,7 +38,7 @@ class Later:
 async def archive(data_dir: Path) -> int:
     """Archive what has ended, as the service would in two days."""
     config = Config(data_dir=data_dir, checkpoint_seconds=3_600)
-    async with open_stores(config) as (journal, store), trio.open_nursery() as nursery:
+    async with open_stores(config) as (journal, store, _), trio.open_nursery() as nursery:
         node = assemble(journal, config, store=store, index_dir=data_dir / "index")
         await nursery.start(node.run)
         await node.index.reached(node.follower.applied)
