@@ -66,6 +66,10 @@ Stored: TypeAlias = tuple[Body, bytes | None]
 """How a body is stored, and the bytes that go beside the event, if they do."""
 
 
+ERASED: Final = ErrorResponse("COMMAND_ERASED", "What was answered has been erased", None)
+"""The answer of a command that was erased: to those who wait for a result, an error that they understand."""
+
+
 class Bodies:
     """Stores bodies, and reads them from where the state says that they are."""
 
@@ -163,26 +167,33 @@ class Bodies:
                 if isinstance(body, InStore):
                     nursery.start_soon(check, index, body.ref)
 
-    async def params(self, row: Row) -> Found:
-        """The params of a command. Raises JournalError."""
+    async def params(self, row: Row) -> Found | None:
+        """The params of a command, None if they were erased. Raises JournalError."""
         facts = row.state.facts
         if facts.params_place is None:
             return Announced(facts.params_size)
-        is_beside = facts.params_place == "message"
-        payload = await self._messages.get(row.params_at - is_beside)
+        decision = decode(await self._messages.get(row.params_at))
+        if decision.is_erased:
+            return None
         if facts.params_place == "store":
-            return _from_event(decode(payload).events[-1])
-        return Inline(_base64_of(is_beside=is_beside, payload=payload))
+            return _from_event(decision.events[-1])
+        body = needs_body(decision.events[-1])
+        assert body is not None, "params_at names an event without params"
+        return await self.found(body, row.params_at)
 
     async def answer(self, row: Row) -> Answer | None:
-        """The accepted answer; None in EXPIRED and in every state that is not terminal. Raises JournalError."""
+        """The accepted answer, `ERASED` if it was a result that was erased; None in EXPIRED and in every state that is
+        not terminal. Raises JournalError."""
         if not isinstance(row.state, TERMINAL) or isinstance(row.state, Expired):
             return None
-        event = await self.event(row.answer_at)
+        decision = decode(await self._messages.get(row.answer_at))
+        event = decision.events[-1]
         if isinstance(event, CommandSucceeded):
-            return await self.found(event.response, row.answer_at)
+            return ERASED if decision.is_erased else await self.found(event.response, row.answer_at)
         if not isinstance(event, CommandFailed):
             raise TypeError(f"the answer of a command is a {type(event).__name__}")
+        if decision.is_erased:
+            return ErrorResponse(event.code, ERASED.message, None)
         return await self.error(event, row.answer_at)
 
     async def event(self, at: int) -> Event:

@@ -20,11 +20,15 @@ from arc_es.actors.peers import Peers
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Turns
 from arc_es.actors.waiters import Waiters
+from arc_es.archive.archive import Archive
+from arc_es.archive.eraser import GRACE_SECONDS, Eraser
+from arc_es.archive.journal import ArchivedJournal
 from arc_es.archive.segment import ArchiveDamaged
 from arc_es.asof import AsOf, QueuesThen, in_child, queues_of
 from arc_es.bodies import Bodies
 from arc_es.config import Config
 from arc_es.dispatch.null import NullPusher
+from arc_es.domain.recorded import CommandKey
 from arc_es.domain.state import PUBLIC_STATE, TERMINAL
 from arc_es.envelopes import Envelopes
 from arc_es.garbage import no_garbage_collection
@@ -63,6 +67,8 @@ from arc_es.views import ReadModels
 from projections import Projections
 
 RESEAL_RETRY_SECONDS: Final = 5.0
+LEARN_SECONDS: Final = 1.0
+"""Well below `eraser.GRACE_SECONDS`."""
 
 log = logging.getLogger("arc_es")
 
@@ -82,7 +88,8 @@ class Node:
     models: ReadModels
     keys: KeyRing
     index: Index
-    journal: Journal
+    journal: ArchivedJournal
+    eraser: Eraser
     peers: Peers
     offering: Offering
     checkpoints: Checkpoints | None = None
@@ -94,11 +101,13 @@ class Node:
         """Replay the journal, then follow it, tick and push, for ever; started when the replay is done."""
         async with trio.open_nursery() as nursery:
             with no_garbage_collection():
+                await self._until_available(ArchivedJournal.prepare)
                 await self._until_available(self.index.prepare)
                 await self._until_available(self._restore)
                 nursery.start_soon(self.index.run)
                 nursery.start_soon(self.follower.run)
-                await self.follower.wait_ready()
+                await self._replayed()
+            nursery.start_soon(self.eraser.run)
             nursery.start_soon(self.peers.run)
             nursery.start_soon(self.offering.pulls.run)
             nursery.start_soon(self.offering.pushes.run)
@@ -108,6 +117,14 @@ class Node:
                 self._lead(nursery)
             task_status.started()
 
+    async def _replayed(self) -> None:
+        """Wait until the replay is done; meanwhile take notice of what other nodes erase."""
+        while not self.follower.ready:
+            with trio.move_on_after(LEARN_SECONDS):
+                await self.follower.wait_ready()
+                return
+            await self._until_available(ArchivedJournal.prepare)
+
     def _lead(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self.sweep.run)
         nursery.start_soon(self._reseal)
@@ -116,7 +133,7 @@ class Node:
         if self.writer is not None:
             nursery.start_soon(self.writer.run)
 
-    async def _restore(self, journal: Journal) -> None:
+    async def _restore(self, journal: ArchivedJournal) -> None:
         """Begin with the newest snapshot that can be used."""
         if self.snapshots is None:
             return
@@ -126,7 +143,7 @@ class Node:
             if self.writer is not None:
                 self.writer.started_from(header.events)
 
-    async def _until_available(self, step: Callable[[Journal], Awaitable[None]]) -> None:
+    async def _until_available(self, step: Callable[[ArchivedJournal], Awaitable[None]]) -> None:
         """Take a step of the start; a journal that is away now gets the time to come back."""
         while True:
             try:
@@ -167,6 +184,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     keys: KeyRing | None = None,
     pusher: Pusher | None = None,
     index_dir: Path | None = None,
+    erased_file: Path | None = None,
     proving: Proving | None = None,
     snapshots: Snapshots | None = None,
     aside: Aside | None = None,
@@ -175,14 +193,15 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
 ) -> Node:
     """All parts of a service on a journal, wired together.
 
-    keys: without them, one that is forgotten at the end. index_dir: without it, the index is in memory.
-    proving: without it nothing is signed. snapshots: what to start from. aside: runs `arc-es` in a process of its own;
-    without it no snapshots are written, and the past is folded here. leads: see `Node`. neighbours: the processes that
-    serve together with this one.
+    keys: without them, one that is forgotten at the end. index_dir: without it, the index is in memory. erased_file:
+    what `Eraser` keeps. proving: without it nothing is signed. snapshots: what to start from. aside: runs `arc-es` in a
+    process of its own; without it no snapshots are written, and the past is folded here. leads: see `Node`. neighbours:
+    the processes that serve together with this one.
     """
     models = models or Projections(config.finished_in_memory_max)
     keys = keys or KeyRing(secrets.token_bytes(KEY_BYTES))
     clock = clock or SystemClock()
+    journal = journal if isinstance(journal, ArchivedJournal) else ArchivedJournal(journal, Archive(None))
     messages = Messages(journal, config.cache_bytes_max)
     follower = Follower(journal, models, messages)
     index = _index(index_dir, follower, models)
@@ -192,19 +211,13 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     bodies = Bodies(messages, store or MemoryBodyStore())
     lookup = Lookup(journal, models, follower, turns, clock, index)
     pushing = _pushing(config, models, turns, bodies, clock, keys, pusher or NullPusher())
-    checkpoints = exports = None
-    if proving is not None:
-        checkpoints, exports = proving.parts(
-            journal, index, models.checkpoints, turns, clock, bodies.store, config.checkpoint_seconds
-        )
-    peers = Peers()
-    waiters.on_change = peers.waits
-    offering = Offering(models, waiters, pushing, peers, turns.directory)
-    ticker = Ticker(turns, models, clock, peers)
-    ticker.on_leasable = offering.by_time
-    follower.on_leasable = offering.by_event
-    models.on_controlled = offering.reopened
+    parts_of = _nothing_proved if proving is None else proving.parts
+    checkpoints, exports = parts_of(
+        journal, index, models.checkpoints, turns, clock, bodies.store, config.checkpoint_seconds
+    )
+    peers, offering, ticker = _offering(models, waiters, pushing, turns, clock, follower)
     follower.on_applied = partial(_applied, follower, ticker, neighbours)
+    eraser = _eraser(config, journal, bodies.store, index, follower, clock, erased_file, leads=leads)
     service = Service(
         journal=journal,
         models=models,
@@ -217,6 +230,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
         pushing=pushing,
         lookup=lookup,
         index=index,
+        eraser=eraser,
         exports=exports,
         applied_by_others=lambda: neighbours.applied_max,
         peers=peers,
@@ -225,8 +239,52 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     models.on_cancelled = service.cancellations.note
     sweep = _sweep(config, models, follower, bodies, turns, lookup, clock)
     writer = None if aside is None else SnapshotWriter(models, aside, config)
-    parts = service, follower, ticker, pushing, sweep, models, keys, index, journal, peers, offering
+    _forget_erased(models, messages, index, service, eraser, writer)
+    parts = service, follower, ticker, pushing, sweep, models, keys, index, journal, eraser, peers, offering
     return Node(*parts, checkpoints, snapshots, writer, leads)
+
+
+def _offering(
+    models: Projections, waiters: Waiters, pushing: Pushing, turns: Turns, clock: Clock, follower: Follower
+) -> tuple[Peers, Offering, Ticker]:
+    """What hands out commands that may be delivered, told of them by events and by time."""
+    peers = Peers()
+    waiters.on_change = peers.waits
+    offering = Offering(models, waiters, pushing, peers, turns.directory)
+    ticker = Ticker(turns, models, clock, peers)
+    ticker.on_leasable = offering.by_time
+    follower.on_leasable = offering.by_event
+    models.on_controlled = offering.reopened
+    return peers, offering, ticker
+
+
+def _nothing_proved(*_: object) -> tuple[None, None]:
+    """No checkpoints, and no exports."""
+    return None, None
+
+
+def _eraser(
+    config: Config,
+    journal: ArchivedJournal,
+    store: BodyStore,
+    index: Index,
+    follower: Follower,
+    clock: Clock,
+    done: Path | None,
+    *,
+    leads: bool,
+) -> Eraser:
+    return Eraser(
+        journal,
+        store,
+        index,
+        follower,
+        clock,
+        append_seconds_max=config.append_seconds_max,
+        done=done,
+        leads=leads,
+        grace_seconds=0.0 if config.nats_url is None else GRACE_SECONDS,
+    )
 
 
 def _turns(
@@ -241,6 +299,27 @@ def _turns(
         actors_max=config.actors_max,
         append_seconds_max=config.append_seconds_max,
     )
+
+
+def _forget_erased(
+    models: Projections,
+    messages: Messages,
+    index: Index,
+    service: Service,
+    eraser: Eraser,
+    writer: SnapshotWriter | None,
+) -> None:
+    """Tell everybody who may hold what is private about a command when that is to be known no more."""
+
+    def erased(key: CommandKey, position: int) -> None:
+        messages.clear()
+        index.note_erased(key, position)
+        service.feed.erase(key)
+        eraser.wake()
+
+    models.on_erased = erased
+    if writer is not None:
+        eraser.forget_snapshots = writer.forget_before
 
 
 def _applied(follower: Follower, ticker: Ticker, neighbours: Neighbours) -> None:

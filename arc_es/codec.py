@@ -28,6 +28,8 @@ from arc_es.ports import JournalCorrupt
 
 VERSION: Final = 2
 _SALT_BYTES: Final = 16
+_STUB: Final = b'{"digest":"'
+_DIGEST_CHARS: Final = 64
 
 EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
     cls.__name__: cls
@@ -51,6 +53,7 @@ EVENT_TYPES: Final[Mapping[str, type[Any]]] = {
         e.LateResponseRecorded,
         e.CommandRedriven,
         e.CommandArchived,
+        e.CommandErased,
         e.PayloadStored,
         e.TokenCreated,
         e.TokenRevoked,
@@ -155,27 +158,31 @@ def _split(record: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return public, private
 
 
+def _in_two(decision: Decision) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """What comes before the events in the first line, the events there, and the second line without its salt."""
+    by, private_by = _split(decision.by)
+    head: dict[str, Any] = {"v": VERSION, "id": decision.id, "at": decision.at, "by": by}
+    if decision.prev is not None:
+        head["prev"] = decision.prev
+    events: list[dict[str, Any]] = []
+    hidden: list[dict[str, Any]] = []
+    for event in decision.events:
+        public, private = _split(event)
+        events.append({"type": type(event).__name__, **public})
+        hidden.append(private)
+    second: dict[str, Any] = {"events": hidden} if any(hidden) else {}
+    if private_by:
+        second["by"] = private_by
+    return head, events, second
+
+
 def encode(decision: Decision, salt: str | None = None) -> bytes:
     """The bytes to store for a decision. salt: 22 characters that nobody can guess; new ones if None."""
-    by, private_by = _split(decision.by)
-    stored: dict[str, Any] = {"v": VERSION, "id": decision.id, "at": decision.at, "by": by}
-    if decision.prev is not None:
-        stored["prev"] = decision.prev
-    split = [_split(event) for event in decision.events]
-    events = [
-        {"type": type(event).__name__, **public} for event, (public, _) in zip(decision.events, split, strict=True)
-    ]
-    private: dict[str, Any] = {}
-    hidden = [private_fields for _, private_fields in split]
-    if any(hidden):
-        private["events"] = hidden
-    if private_by:
-        private["by"] = private_by
-    if not private:
-        return orjson.dumps({**stored, "events": events})
-    private["salt"] = salt or secrets.token_urlsafe(_SALT_BYTES)
-    line = orjson.dumps(private)
-    return b"%b\n%b" % (orjson.dumps({**stored, "private": hashlib.sha256(line).hexdigest(), "events": events}), line)
+    head, events, second = _in_two(decision)
+    if not second:
+        return orjson.dumps({**head, "events": events})
+    line = orjson.dumps({**second, "salt": salt or secrets.token_urlsafe(_SALT_BYTES)})
+    return b"%b\n%b" % (orjson.dumps({**head, "private": hashlib.sha256(line).hexdigest(), "events": events}), line)
 
 
 def _public(line: bytes) -> dict[str, Any]:
@@ -305,9 +312,31 @@ def inline_base64(payload: bytes) -> str:
 
 def digest(payload: bytes) -> str:
     """SHA-256 in hex of what a stored message says in public: the `prev` of the next one in its history."""
-    return hashlib.sha256(redacted(payload)).hexdigest()
+    return digest_of_public(payload.partition(b"\n")[0])
+
+
+def digest_of_public(line: bytes) -> str:
+    """The digest of a message by its first line: of a stub, the one that it names."""
+    if is_stub(line):
+        return line[len(_STUB) : len(_STUB) + _DIGEST_CHARS].decode("ascii", "replace")
+    return hashlib.sha256(line).hexdigest()
+
+
+def is_stub(payload: bytes) -> bool:
+    """Whether this is what `redacted` left of a message of version 1."""
+    return payload.startswith(_STUB)
 
 
 def redacted(payload: bytes) -> bytes:
-    """A stored message without its private part; one of version 1 has none."""
-    return payload.partition(b"\n")[0]
+    """A stored message without what is private.
+
+    One of version 1 has it in its one line, so it becomes a stub: the digest that it had, and what is public. The chain
+    goes on through that digest, but nobody can tell any more whether it was that of these events.
+    """
+    public = payload.partition(b"\n")[0]
+    if _public(public)["v"] != 1:
+        return public
+    head, events, second = _in_two(decode(public))
+    if not second:
+        return public
+    return orjson.dumps({"digest": digest(public), **head, "private": "", "events": events})

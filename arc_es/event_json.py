@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, Final
 
-from arc_es.codec import digest
+from arc_es.codec import PRIVATE, digest
 from arc_es.domain.events import PushSettings, TokenCreated
 from arc_es.domain.recorded import CommandKey, Decision, DeploymentKey, PayloadKey, Principal
 from arc_es.ports import Message
@@ -28,8 +28,10 @@ def event_entries(message: Message, decision: Decision) -> list[dict[str, Any]]:
     if decision.prev is not None:
         shared["prev"] = decision.prev
     shared["hash"] = digest(message.payload)
+    if decision.is_erased:
+        shared["erased"] = True
     return [
-        {**shared, "index": index, "type": type(event).__name__, "data": _data(event)}
+        {**shared, "index": index, "type": type(event).__name__, "data": _data(event, is_erased=decision.is_erased)}
         for index, event in enumerate(decision.events)
     ]
 
@@ -43,19 +45,20 @@ def principal_json(by: Principal) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
 
 
-def _data(record: Any) -> dict[str, Any]:
-    """The fields of an event, times readable, without body bytes and secrets."""
+def _data(record: Any, *, is_erased: bool = False) -> dict[str, Any]:
+    """The fields of an event, times readable, without body bytes and secrets, and without what was erased."""
+    hidden = PRIVATE.get(type(record), frozenset()) if is_erased else frozenset()
     data: dict[str, Any] = {}
     for name, shown, is_time in _shown_fields(type(record)):  # type: ignore[arg-type]  # a class is hashable
         value = getattr(record, name)
-        if value is None:
+        if value is None or name in hidden:
             continue
         if is_time:
             data[shown] = format_time(value)
         elif type(value) in _PLAIN:
             data[shown] = value
         elif value not in ({}, ()):
-            data[shown] = _value(value)
+            data[shown] = _value(value, is_erased=is_erased)
     return data
 
 
@@ -74,10 +77,10 @@ def _is_secret(cls: type[Any], name: str) -> bool:
     return name == "base64"
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, *, is_erased: bool) -> Any:
     if isinstance(value, tuple):
-        return [_value(item) for item in value]
-    return _data(value) if hasattr(value, "__dataclass_fields__") else value
+        return [_value(item, is_erased=is_erased) for item in value]
+    return _data(value, is_erased=is_erased) if hasattr(value, "__dataclass_fields__") else value
 
 
 def camel(name: str) -> str:

@@ -19,7 +19,7 @@ import trio
 
 from arc_es.actors.follower import Follower
 from arc_es.actors.long_waits import LongWaits
-from arc_es.codec import decode
+from arc_es.codec import decode, redacted
 from arc_es.domain import limits
 from arc_es.domain.ids import Micros, Target
 from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, PayloadKey
@@ -78,6 +78,10 @@ class _Entry:
     message: Message
     _events: list[tuple[str, bytes]] | None = field(default=None)
 
+    def erased(self) -> _Entry:
+        """What is public of it."""
+        return _Entry(Message(self.message.position, self.message.key, redacted(self.message.payload)))
+
     @property
     def events(self) -> list[tuple[str, bytes]]:
         if self._events is None:
@@ -122,6 +126,13 @@ class Ring:
             del self._entries[: self._first], self._positions[: self._first]
             self._first = 0
 
+    def erase(self, key: Key) -> None:
+        """Keep only what is public of one history."""
+        for index, entry in enumerate(self._entries):
+            if entry is not None and entry.message.key == key:
+                left = self._entries[index] = entry.erased()
+                self._bytes += _size_bytes(left.message) - _size_bytes(entry.message)
+
     def reaches(self, after: int) -> bool:
         """Whether everything after this position is here."""
         return after >= self._floor
@@ -140,6 +151,10 @@ class Past:
         self._one_at_a_time = trio.Lock()
         self._after = 0
         self._entries: list[_Entry] = []
+
+    def erase(self, key: Key) -> None:
+        """Keep only what is public of one history."""
+        self._entries = [entry.erased() if entry.message.key == key else entry for entry in self._entries]
 
     async def after(self, position: int, count: int) -> list[_Entry]:
         """The first entries after a position; none at the end of the journal. Raises JournalUnavailable."""
@@ -201,6 +216,11 @@ class Feed:
         if self._news is not None:
             self._news.set()
             self._news = None
+
+    def erase(self, key: Key) -> None:
+        """Keep only what is public of one history."""
+        self._ring.erase(key)
+        self._past.erase(key)
 
     async def page(self, after: int, wanted: Wanted, events_max: int, bytes_max: int) -> Page:
         """What a reader gets next after a position; decisions are never split.

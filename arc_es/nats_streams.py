@@ -14,6 +14,7 @@ from arc_es.ports import JournalUnavailable
 
 STREAM_NOT_FOUND: Final = 10059
 STREAM_NAME_IN_USE: Final = 10058
+MESSAGE_NOT_FOUND: Final = 10037
 SETTABLE: Final = "max_bytes"
 """The one field that may be changed after a stream was made."""
 
@@ -43,6 +44,34 @@ def error_number(answer: Mapping[str, Any]) -> int:
     """The number of the error in an API answer, 0 if there is none."""
     error = answer.get("error")
     return 0 if error is None else int(error.get("err_code") or error["code"])
+
+
+async def overwrite(bridge: Bridge, stream: str, subject: str, before: int | None = None) -> None:
+    """Delete the messages of a subject before a position, None: all, one by one: only so their bytes are overwritten.
+
+    Raises:
+        JournalUnavailable: not all of it was possible now.
+    """
+    at = 0
+    while (found := await stored_message(bridge, stream, {"seq": at + 1, "next_by_subj": subject})) is not None:
+        at = int(found["seq"])
+        if before is not None and at >= before:
+            return
+        answer = await api(bridge, f"STREAM.MSG.DELETE.{stream}", {"seq": at})
+        if error_number(answer) and await stored_message(bridge, stream, {"seq": at}) is not None:
+            raise JournalUnavailable(f"Message {at} cannot be deleted: {answer['error'].get('description')}")
+
+
+async def stored_message(bridge: Bridge, stream: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A message from a stream's leader, None if there is none. Raises JournalUnavailable."""
+    answer = await api(bridge, f"STREAM.MSG.GET.{stream}", request)
+    number = error_number(answer)
+    if number == MESSAGE_NOT_FOUND:
+        return None
+    if number:
+        raise JournalUnavailable(f"The stream cannot be read: {answer['error'].get('description')} ({number})")
+    stored: dict[str, Any] = answer["message"]
+    return stored
 
 
 async def compare(bridge: Bridge, config: Mapping[str, Any]) -> list[Difference] | None:

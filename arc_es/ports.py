@@ -73,6 +73,8 @@ class BodyTooLarge(Exception):
 # --- the journal
 
 BodyKind: TypeAlias = Literal["params", "response"]
+BesideKind: TypeAlias = BodyKind | Literal["erased"]
+"""What lies beside an event: a body, or (with `CommandErased`) what is left of an erased command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Append:
     id: str
     payload: bytes
     body: bytes | None = None
-    body_kind: BodyKind = "params"
+    body_kind: BesideKind = "params"
     together: tuple[Append, ...] = ()
 
 
@@ -138,10 +140,17 @@ class Journal(Protocol):
         At most `limit` of them, of about `bytes_max` together, but at least one if there is any. Raises as `read`.
         """
 
-    async def purge(self, key: CommandKey, before: int) -> None:
-        """Remove the messages of a command before a position, and the bodies beside them; the one there must stay.
+    async def erasures(self, after: int) -> list[Message]:
+        """What is left of erased commands (`Append.body` of kind "erased"), after a position, in order.
 
-        The version of the history stays what it is. Harmless when it was done before. Raises as `read`.
+        Some of it; nothing only if there is no more. Raises as `read`.
+        """
+
+    async def purge(self, key: CommandKey, before: int) -> None:
+        """Remove the messages of a command before a position, and the bodies beside them; a later one must stay.
+
+        Their bytes are overwritten where they are stored. The version of the history stays what it is. Harmless when it
+        was done before. Raises as `read`.
         """
 
     async def end(self) -> int:
@@ -243,8 +252,11 @@ class BodyStore(Protocol):
     async def exists(self, ref: str) -> bool:
         """Whether the bytes are there. False is certain; not to be able to tell is BodyStoreError."""
 
-    async def delete(self, name: str) -> None:
-        """Forget a ref, or the newest upload of a slot; harmless when it is gone."""
+    async def delete(self, name: str, *, overwrite: bool = False) -> None:
+        """Forget a ref, or the newest upload of a slot; harmless when it is gone.
+
+        overwrite: its bytes may not even stay where they were on the disk, as far as that is ours to say.
+        """
 
     def names(self) -> AsyncGenerator[StoredName, None]:
         """Everything that is stored, also what was broken off and was never whole, in no order.

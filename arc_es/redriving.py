@@ -111,6 +111,8 @@ class Redriving:
         row = await self._lookup.current(command_id)
         if not isinstance(row.state, Failed | Expired):
             raise InvalidStateTransition("Only a command that is FAILED or EXPIRED can be redriven")
+        if row.state.facts.options.is_erased:
+            raise InvalidStateTransition("It was erased, so it cannot run again")
         return row
 
     async def _running(self, row: Row) -> str | None:

@@ -16,6 +16,7 @@ from arc_es.actors.peers import Peers
 from arc_es.actors.ticker import Ticker
 from arc_es.actors.turns import Turns
 from arc_es.actors.waiters import Waiters
+from arc_es.archive.eraser import Eraser
 from arc_es.asof import AsOf
 from arc_es.bodies import (
     Answer,
@@ -29,10 +30,12 @@ from arc_es.creating import Creating
 from arc_es.declarations import resealed
 from arc_es.domain.deployments import Control, Controls, Redeclare
 from arc_es.domain.errors import (
+    CommandNotFound,
     DeploymentNotFound,
     TargetNotFound,
 )
 from arc_es.domain.events import (
+    CommandErased,
     DeploymentDeclared,
     TraceContext,
 )
@@ -104,6 +107,7 @@ class Service:
         index: CommandIndex,
         as_of: AsOf,
         peers: Peers,
+        eraser: Eraser,
         exports: Exports | None = None,
         applied_by_others: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -117,6 +121,7 @@ class Service:
         self._bodies = bodies
         self._pushing = pushing
         self.as_of = as_of
+        self._eraser = eraser
         self._lookup = lookup
         self._responding = Responding(self._lookup, journal, turns, follower, bodies)
         self.redriving = Redriving(self._lookup, models, turns, bodies, clock)
@@ -223,13 +228,33 @@ class Service:
         """The type of a target, None while nobody has said."""
         return self._models.deployments.type_of(deployment_id, target_id)
 
-    async def params(self, row: Row) -> Found:
-        """The params of a command. Raises JournalError."""
+    async def params(self, row: Row) -> Found | None:
+        """The params of a command, None if they were erased. Raises JournalError."""
         return await self._bodies.params(row)
 
     async def answer(self, row: Row) -> Answer | None:
         """The accepted answer; None in EXPIRED and in every state that is not terminal. Raises JournalError."""
         return await self._bodies.answer(row)
+
+    async def erase(self, command_id: str, reason: str, by: Principal) -> tuple[Row, bool]:
+        """Erase what is private about a command that has ended, and whether all of it is gone already.
+
+        Raises:
+            CommandNotFound: unknown id.
+            InvalidStateTransition: it has not ended.
+        """
+        row = await self._lookup.current(command_id)
+        key = _key(command_id, row)
+        await self._eraser.erase(key, reason, by)
+        return await self._lookup.known(command_id), await self._eraser.gone(key)
+
+    async def erasure(self, command_id: str) -> tuple[Decision, CommandErased]:
+        """How an erased command was erased. Raises CommandNotFound."""
+        for _, decision in reversed(await self.history(command_id)):
+            event = decision.events[-1]
+            if isinstance(event, CommandErased):
+                return decision, event
+        raise CommandNotFound("It was not erased")
 
     # --- receivers
 

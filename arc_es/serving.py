@@ -35,9 +35,16 @@ from arc_es.index.seed import seed
 from arc_es.journal.server import ServerError
 from arc_es.journal.subjects import event_subject
 from arc_es.keyring import KeyFileError, open_ring
-from arc_es.ports import BodyStoreMismatch, JournalMismatch, JournalUnavailable, Pusher, SystemClock
+from arc_es.ports import (
+    BodyStoreError,
+    BodyStoreMismatch,
+    JournalMismatch,
+    JournalUnavailable,
+    Pusher,
+    SystemClock,
+)
 from arc_es.proof.proving import Proving
-from arc_es.sharing import TROUBLES, adopt
+from arc_es.sharing import TROUBLES, adopt, withdraw
 from arc_es.snapshots.child import aside_of
 from arc_es.snapshots.folder import FOLDER, Snapshots
 from arc_es.storage.shelf import open_shelf
@@ -148,12 +155,15 @@ async def serve(config: Config, place: Place) -> None:
                 keys=keys,
                 pusher=pusher,
                 index_dir=index_dir,
+                erased_file=config.data_dir / "erased",
                 proving=Proving.of_data_dir(config.data_dir, event_subject, place.folder),
                 snapshots=snapshots,
                 aside=aside_of(config),
                 leads=place.number == 1,
                 neighbours=place.neighbours,
             )
+            if config.nats_url is not None and config.snapshot_shared:
+                node.eraser.forget_shared = partial(_withdraw_shared, config)
             app = build_app(node.service, config, keys)
             place.opened()
             stop = trio.Event()
@@ -189,6 +199,15 @@ async def _adopt_shared(config: Config, journal: ArchivedJournal, snapshots: Sna
         log.warning("Shared snapshots cannot be used now: %s", next(_leaves(group)))
     else:
         await snapshots.look_again()
+
+
+async def _withdraw_shared(config: Config, position: int) -> None:
+    """Remove the shared snapshots that were made before a position. Raises BodyStoreError: not now."""
+    try:
+        async with open_shelf(config) as shelf:
+            await withdraw(shelf, position)
+    except* TROUBLES as group:
+        raise BodyStoreError(f"Shared snapshots cannot be removed now: {next(_leaves(group))}") from None
 
 
 async def _run_http(  # noqa: ASYNC128 - hypercorn says that it has started

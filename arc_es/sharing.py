@@ -148,6 +148,14 @@ def _newest(offers: Sequence[Offer], kind: str) -> list[Offer]:
     return [offer for offer in offers if offer.kind == kind][:KEPT]
 
 
+async def withdraw(shelf: Shelf, before: int) -> None:
+    """Overwrite all offers of an earlier position, in which is what was erased by then. Raises BodyStoreError."""
+    for name in {*await shelf.names(), *await shelf.broken_off()}:
+        offer = _parsed(name)
+        if offer is not None and offer.position < before:
+            await shelf.remove(name, overwrite=True)
+
+
 # --- taking
 
 

@@ -226,6 +226,9 @@ class CommandIndex(Protocol):
     async def reached(self, position: int) -> None:
         """Wait, for a bounded time, until everything up to a position is in the index. Raises Overloaded, too."""
 
+    async def scrub(self, position: int) -> None:
+        """See that what was erased up to a position is not in its files either. Raises Overloaded, too: not yet."""
+
     async def find(self, find: Find) -> Page:
         """A page of a list."""
 

@@ -18,6 +18,7 @@ from arc_es.domain.ids import Micros, ResourceType, Target
 from arc_es.domain.limits import (
     ATTEMPTS_MAX,
     CANCEL_REASON_BYTES_MAX,
+    ERASE_REASON_BYTES_MAX,
     ERROR_TEXT_BYTES_MAX,
     INLINE_BYTES_MAX,
     LABEL_KEY_BYTES_MAX,
@@ -395,6 +396,14 @@ def parse_cancel(value: object) -> str:
     """Why a command is cancelled; a body that says nothing is fine. Raises WireError 422."""
     reason = None if value is None else optional(parse_object(value), "reason", text)
     return CANCELLED_MESSAGE if reason is None else cut(reason, CANCEL_REASON_BYTES_MAX)
+
+
+def parse_erase(value: object) -> str:
+    """Why a command is erased. Raises WireError 422, also if nothing is said."""
+    reason = required(parse_object(value), "reason", text).strip()
+    if not reason:
+        raise WireError(422, "INVALID_REQUEST", "reason must say why")
+    return cut(reason, ERASE_REASON_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

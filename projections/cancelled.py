@@ -5,6 +5,7 @@ A lease is remembered until it would have ended. What has passed then is forgott
 
 from __future__ import annotations
 
+from dataclasses import replace
 from heapq import heappop, heappush
 
 from arc_es.domain.ids import Micros
@@ -48,6 +49,13 @@ class CancelledProjection:
         self._remember(lease)
         return lease
 
+    def erase(self, command_id: str) -> None:
+        """Forget which agents held leases on a command."""
+        for lease_id, lease in self._leases.items():
+            if lease.command_id == command_id and lease.agent is not None:
+                self._forget_agent(lease)
+                self._leases[lease_id] = replace(lease, agent=None)
+
     def _remember(self, lease: CancelledLease) -> None:
         self._leases[lease.lease_id] = lease
         heappush(self._ends, (lease.expires_at, lease.lease_id))
@@ -58,10 +66,14 @@ class CancelledProjection:
         while self._ends and self._ends[0][0] <= now:
             lease = self._leases.pop(heappop(self._ends)[1])
             if lease.agent is not None:
-                agent = (lease.deployment_id, lease.agent)
-                del self._of_agents[agent][lease.lease_id]
-                if not self._of_agents[agent]:
-                    del self._of_agents[agent]
+                self._forget_agent(lease)
+
+    def _forget_agent(self, lease: CancelledLease) -> None:
+        assert lease.agent is not None, "seen by the caller"
+        agent = (lease.deployment_id, lease.agent)
+        del self._of_agents[agent][lease.lease_id]
+        if not self._of_agents[agent]:
+            del self._of_agents[agent]
 
     # --- snapshots
 

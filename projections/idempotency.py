@@ -56,6 +56,8 @@ class IdempotencyProjection:
             if key is not None:
                 self._holders.setdefault(_scope_of(facts), {})[key] = change.row
                 self._by_age.append(change.row)
+        elif change.after.facts.options.is_erased and self._drop(change.row, change.before.facts):
+            self._gone += 1
         if change.at > self._newest_at:
             self._newest_at = change.at
             if self._by_age:
@@ -64,25 +66,24 @@ class IdempotencyProjection:
     def _forget(self, until: Micros) -> None:
         """Drop what was created at `until` or before; each entry is dropped once, so this costs nothing on average."""
         while self._by_age and self._by_age[0].state.facts.created_at <= until:
-            self._drop(self._by_age.popleft())
+            oldest = self._by_age.popleft()
+            self._drop(oldest, oldest.state.facts)
 
     def evict(self, row: Row) -> None:
         """The command is not in memory any more."""
-        if self._drop(row):
+        if self._drop(row, row.state.facts):
             self._gone += 1
             if 2 * self._gone > len(self._by_age) + _SLACK:
-                self._by_age = deque(row for row in self._by_age if self._holds(row))
+                self._by_age = deque(row for row in self._by_age if self._holds(row, row.state.facts))
                 self._gone = 0
 
-    def _holds(self, row: Row) -> bool:
-        facts = row.state.facts
+    def _holds(self, row: Row, facts: Facts) -> bool:
         return self._holders.get(_scope_of(facts), {}).get(facts.options.idempotency_key or "") is row
 
-    def _drop(self, row: Row) -> bool:
-        """Forget that a command holds its key; False if it has none, or does not hold it any more."""
-        facts = row.state.facts
+    def _drop(self, row: Row, facts: Facts) -> bool:
+        """Forget that a command holds the key in `facts`; False if there is none, or it does not hold it any more."""
         key = facts.options.idempotency_key
-        if key is None or not self._holds(row):
+        if key is None or not self._holds(row, facts):
             return False
         scope = _scope_of(facts)
         del self._holders[scope][key]
@@ -92,7 +93,7 @@ class IdempotencyProjection:
 
     def dump(self) -> Plain:
         """What is remembered as plain data: the ids of the commands that hold their keys, in order of age."""
-        return self._newest_at, [row.command_id for row in self._by_age if self._holds(row)]
+        return self._newest_at, [row.command_id for row in self._by_age if self._holds(row, row.state.facts)]
 
     def load(self, data: Plain, row_of: Callable[[str], Row | None]) -> None:
         """Take in what was dumped. row_of: the row of a command, which the projections share."""

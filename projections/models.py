@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from arc_es.domain.events import Event
+from arc_es.domain.events import CommandErased, Event
 from arc_es.domain.leases import CancelledLease
 from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, LogKey, PayloadKey, Recorded, TokenKey
 from arc_es.domain.state import TERMINAL
@@ -31,7 +31,8 @@ class Projections:
     finished_max: ended commands that are kept in memory, once `findable` says that they can be found elsewhere; None:
     all. on_change and on_late tell who does that: of each change, and of what happens to commands that are gone.
     on_controlled tells whoever hands commands out that a deployment was paused, limited, or let go on; on_cancelled
-    tells whoever can reach the holder of a lease that its command was cancelled.
+    tells whoever can reach the holder of a lease that its command was cancelled; on_erased, after all that, names every
+    command whose private parts are to be known no more.
     """
 
     def __init__(self, finished_max: int | None = None) -> None:
@@ -39,6 +40,7 @@ class Projections:
         self.on_late: Callable[[str, Recorded], None] = lambda command_id, recorded: None
         self.on_cancelled: Callable[[CancelledLease], None] = lambda lease: None
         self.on_controlled: Callable[[str], None] = lambda deployment_id: None
+        self.on_erased: Callable[[CommandKey, int], None] = lambda key, position: None
         self._finished_max = finished_max
         self._replaying = False
         self.status = StatusProjection(finished_max)
@@ -71,6 +73,7 @@ class Projections:
         self.stats.apply(recorded, change)
         if change is None:
             self.on_late(key.command_id, recorded)
+            self._tell_erased(key, recorded)
             return None
         cancelled = self.cancelled.apply(change)
         if cancelled is not None:
@@ -81,6 +84,7 @@ class Projections:
             self.deployments.learn(route)
         self.on_change(change, recorded.events)
         if type(change.after) in _ENDED:
+            self._tell_erased(key, recorded)
             self.status.evict()
         queues = self.pushes if route.delivery == "push" else self.pending
         if self._replaying:
@@ -88,6 +92,11 @@ class Projections:
             return None
         self.due.apply(change)
         return queues.apply(change)
+
+    def _tell_erased(self, key: CommandKey, recorded: Recorded) -> None:
+        if type(recorded.events[-1]) is CommandErased:
+            self.cancelled.erase(key.command_id)
+            self.on_erased(key, recorded.position)
 
     def _apply_other(self, key: Key, recorded: Recorded) -> None:
         """What is about no command."""

@@ -1,9 +1,9 @@
 """The folded state of every command that is live or ended lately, and which command a live lease holds.
 
 Of those that have ended only the last `finished_max` stay, and what cannot be found elsewhere yet. To a command that
-has ended only a late response can happen, or that it is redriven or archived, which changes nothing that anybody else
-has to know. So what passes by is let pass; whoever wants the command reads its whole history, and puts the row back
-with `restore`.
+has ended only a late response can happen, or that it is redriven, archived or erased, which changes nothing that
+anybody else has to know. So what passes by is let pass; whoever wants the command reads its whole history, and puts the
+row back with `restore`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from arc_es.domain.errors import ImpossibleHistory
-from arc_es.domain.events import CommandArchived, CommandRedriven, LateResponseRecorded
+from arc_es.domain.events import CommandArchived, CommandErased, CommandRedriven, LateResponseRecorded
 from arc_es.domain.recorded import CommandKey, Recorded
 from arc_es.domain.state import TERMINAL, Leased, evolve
 from projections.change import Change, Row
 from projections.plain import Plain
 from projections.rows import Cold, opened, pieces
 
-_LATE: Final = (LateResponseRecorded, CommandRedriven, CommandArchived)
+_LATE: Final = (LateResponseRecorded, CommandRedriven, CommandArchived, CommandErased)
 
 
 class StatusProjection:
@@ -72,7 +72,7 @@ class StatusProjection:
         return len(self._rows)
 
     def apply(self, key: CommandKey, recorded: Recorded) -> Change | None:
-        """Fold one decision about a command; None if it was a late response to one that is not in memory any more.
+        """Fold one decision about a command; None if it has ended and is not in memory any more.
 
         Raises:
             ImpossibleHistory: the decision was applied before, or contradicts the transition table. Nothing changed.

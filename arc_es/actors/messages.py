@@ -17,7 +17,7 @@ _OVERHEAD_BYTES: Final = 150
 
 
 class Messages:
-    """A cache in front of `Journal.read`; messages never change, so it can never be stale."""
+    """A cache in front of `Journal.read`; messages never change but by being erased, and then it is cleared."""
 
     def __init__(self, journal: Journal, bytes_max: int) -> None:
         self._journal = journal
@@ -34,6 +34,11 @@ class Messages:
         while self._bytes > self._bytes_max:
             _, dropped = self._recent.popitem(last=False)
             self._bytes -= len(dropped) + _OVERHEAD_BYTES
+
+    def clear(self) -> None:
+        """Forget all of them: something is not to be known any more."""
+        self._recent.clear()
+        self._bytes = 0
 
     async def get(self, position: int) -> bytes:
         """The payload at a position. Raises as `get_many`."""

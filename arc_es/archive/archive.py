@@ -7,6 +7,7 @@ the archive is opened. Several processes may read; one writes. All methods block
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -15,7 +16,17 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from arc_es.archive.segment import SUFFIX, ArchiveDamaged, Place, Record, parsed, read_frame, read_whole, write
+from arc_es.archive.segment import (
+    SUFFIX,
+    ArchiveDamaged,
+    Place,
+    Record,
+    Segment,
+    parsed,
+    read_frame,
+    read_whole,
+    write,
+)
 from arc_es.domain.recorded import CommandKey
 from arc_es.ports import Message
 
@@ -26,6 +37,7 @@ CACHE_BYTES: Final = 8 * 1024 * 1024
 """Of lines that were read lately."""
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS segments (n INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS replaced (name TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS commands (
     n INTEGER PRIMARY KEY,
     deployment_id TEXT NOT NULL,
@@ -55,10 +67,13 @@ Found = tuple[int, str, int, int, int, str]
 
 
 class Archive:
-    """All that was archived in a folder, which is made with the first segment. Raises ArchiveDamaged."""
+    """All that was archived in a folder, which is made with the first segment; None: nothing ever is.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Raises ArchiveDamaged.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = Path(os.devnull) if folder is None else folder
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.RLock()
         self._names: set[str] = set()
@@ -88,10 +103,12 @@ class Archive:
                 self._connect()
                 known = set()
             there = {path.name for path in self._folder.glob(f"*{SUFFIX}")}
-            for name in sorted(known - there):
-                raise ArchiveDamaged(f"{self._folder / name} is missing: it holds commands that are nowhere else")
             for name in sorted(there - known):
                 self._enter(name, read_whole(self._folder / name))
+            self._known()
+            for name in sorted(self._there() - there):
+                raise ArchiveDamaged(f"{self._folder / name} is missing: it holds commands that are nowhere else")
+            self._remove_replaced()
 
     def close(self) -> None:
         """Use no more."""
@@ -118,8 +135,13 @@ class Archive:
         with self._catalog() as catalog:
             return [] if catalog is None else catalog.execute(query, values).fetchall()
 
+    def _there(self) -> set[str]:
+        """The names of all segments in the catalog."""
+        return {name for (name,) in self._rows("SELECT name FROM segments")}
+
     def _known(self) -> set[str]:
-        self._names = {name for (name,) in self._rows("SELECT name FROM segments")}
+        """The same, and those that were replaced."""
+        self._names = {name for (name,) in self._rows("SELECT name FROM segments UNION SELECT name FROM replaced")}
         return self._names
 
     # --- writing
@@ -134,17 +156,68 @@ class Archive:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = write(self._folder, records)
         back = read_whole(path)
-        if [record for _, record in back] != list(records):
+        if [record for _, record in back.content] != list(records):
             raise ArchiveDamaged(f"{path} does not hold what was written to it")
         self._enter(path.name, back)
-        return path.name, [place.sha256 for place, _ in back]
+        return path.name, [place.sha256 for place, _ in back.content]
 
-    def _enter(self, name: str, content: Iterable[tuple[Place, Record]]) -> None:
-        """Put a segment into the catalog, whole or not at all."""
+    def forget(self, command_id: str) -> None:
+        """Write the segments that hold a command anew, without it, and remove the old ones.
+
+        Cut off at any step, it is finished by the next call or the next `open`.
+
+        Raises:
+            OSError: a file cannot be written, or not be removed.
+        """
+        held = "SELECT DISTINCT name FROM segments JOIN commands ON segment = segments.n WHERE command_id = ?"
+        for (name,) in self._rows(held, command_id):
+            self._without(name, command_id)
+        with self._lock:  # nobody is about to read them
+            self._remove_replaced()
+
+    def _without(self, name: str, command_id: str) -> None:
+        old = read_whole(self._folder / name)
+        records = [record for _, record in old.content if record.key.command_id != command_id]
+        replaces = (name, *old.replaces)
+        if records:
+            path = write(self._folder, records, replaces)
+            self._enter(path.name, read_whole(path))
+        else:
+            with self._writing() as catalog:
+                self._replace(catalog, replaces)
+        with self._lock:
+            self._frames.clear()
+            self._bytes = 0
+        self._known()
+
+    def _remove_replaced(self) -> None:
+        """Remove files that another one is in place of."""
+        there = self._there()
+        for (name,) in self._rows("SELECT name FROM replaced"):
+            if name not in there:
+                (self._folder / name).unlink(missing_ok=True)
+
+    def _enter(self, name: str, segment: Segment) -> None:
+        """Put a segment into the catalog in place of those that it replaces, whole or not at all."""
         with self._writing() as catalog:
+            purged = self._replace(catalog, [other for other in segment.replaces if other != name])
             if not catalog.execute("SELECT 1 FROM segments WHERE name = ?", (name,)).fetchone():
-                self._insert(catalog, name, content)
-        self._names.add(name)
+                self._insert(catalog, name, segment.content)
+            catalog.executemany("UPDATE commands SET is_purged = 1 WHERE command_id = ?", purged)
+        self._names.update((name, *segment.replaces))
+
+    @staticmethod
+    def _replace(catalog: sqlite3.Connection, names: Iterable[str]) -> list[tuple[str]]:
+        """Take segments out of the catalog; returns the ids of which nothing was left to do."""
+        purged: list[tuple[str]] = []
+        for name in names:
+            of_it = "(SELECT commands.n FROM commands JOIN segments ON segments.n = segment WHERE name = ?)"
+            purged += catalog.execute(f"SELECT command_id FROM commands WHERE is_purged AND n IN {of_it}", (name,))  # noqa: S608
+            catalog.execute(f"DELETE FROM messages WHERE command IN {of_it}", (name,))  # noqa: S608 - no text of others
+            catalog.execute(f"DELETE FROM commands WHERE n IN {of_it}", (name,))  # noqa: S608 - no text of others
+            catalog.execute("DELETE FROM segments WHERE name = ?", (name,))
+            catalog.execute("INSERT OR IGNORE INTO replaced VALUES (?)", (name,))
+        return purged
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -74,6 +74,8 @@ class Archiver:
     ) -> None:
         self._stream: Journal = journal.stream
         self._archive = journal.archive
+        self._erased = journal.erased
+        self._writing = journal.writing_files
         self._index = index
         self._clock = clock
         self._committer = Committer(journal.stream, append_seconds_max)
@@ -123,7 +125,12 @@ class Archiver:
 
     def _todo(self, page: Page, ended_until: Micros) -> tuple[list[CommandKey], bool]:
         """What is to be archived of a page, and whether all of the page is."""
-        left = [one for one in page.commands if not self._archive.is_purged(one.command_id)]
+        erased = self._erased
+        left = [
+            one
+            for one in page.commands
+            if erased.at(one.command_id) is None and not self._archive.is_purged(one.command_id)
+        ]
         todo = [
             CommandKey(one.deployment_id, one.command_id)
             for one in left
@@ -158,18 +165,20 @@ class Archiver:
         return 1
 
     async def _record(self, key: CommandKey, history: Sequence[Message], decisions: Sequence[Decision]) -> Record:
-        beside = [
-            message.position - 1
-            for message, decision in zip(history, decisions, strict=True)
-            if any((body := needs_body(event)) is not None and body.place == "message" for event in decision.events)
-        ]
+        beside = bodies_beside(history, decisions)
         raws = await self._stream.read(beside)
         bodies = tuple((at, raw) for at, raw in zip(beside, raws, strict=True) if raw is not None)
         return Record(key, tuple((message.position, message.payload) for message in history), bodies)
 
     async def _store(self, batch: _Batch) -> int:
+        async with self._writing:
+            return await self._store_batch(batch)
+
+    async def _store_batch(self, batch: _Batch) -> int:
         records = []
         for record in batch.records:
+            if self._erased.at(record.key.command_id) is not None:
+                continue
             if (trouble := record.broken()) is None:
                 records.append(record)
             else:
@@ -202,6 +211,15 @@ class Archiver:
             await self._stream.purge(key, position)
             await trio.sleep(PAUSE_SECONDS)
         await trio.to_thread.run_sync(self._archive.purged, [key for key, _ in stored])
+
+
+def bodies_beside(history: Sequence[Message], decisions: Sequence[Decision]) -> list[int]:
+    """The positions of the bodies that lie beside the events of a history."""
+    return [
+        message.position - 1
+        for message, decision in zip(history, decisions, strict=True)
+        if any((body := needs_body(event)) is not None and body.place == "message" for event in decision.events)
+    ]
 
 
 async def archive_for_ever(journal: ArchivedJournal, index: CommandIndex, config: Config) -> None:

@@ -1,12 +1,16 @@
-"""The stream and the archive as one journal: a message that was archived keeps its position, and is read from a file.
+"""Stream, archive and what is left of erased commands as one journal: every message keeps its position.
 
-So nothing that reads the journal knows of the archive: replay, feed, history, proofs and downloads go on as before.
-Only to the stream is anything ever written.
+So nothing that reads the journal knows of the others: replay, feed, history, proofs and downloads go on as before. Only
+to the stream is anything ever written.
+
+What is left of an erased command is stored before anything of it is deleted. So whoever first reads, then takes in all
+that is left, and then puts it over what was read, never meets a gap, nor anything that was erased.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,16 +19,18 @@ from typing import Final
 import trio
 
 from arc_es.archive.archive import FOLDER, Archive
+from arc_es.archive.erased import Erasures
 from arc_es.archive.segment import ArchiveDamaged
 from arc_es.codec import decode, digest
-from arc_es.domain.events import CommandArchived
+from arc_es.domain.events import CommandArchived, CommandErased
 from arc_es.domain.recorded import CommandKey, Key
-from arc_es.ports import Append, AppendOutcome, Handle, Journal, JournalMismatch, Message
+from arc_es.ports import Append, AppendOutcome, Handle, Journal, JournalMismatch, JournalUnavailable, Message
 
 PAGE: Final = 512
 """Archived messages that are handed over before other tasks get to run."""
 _ARCHIVED: Final = b'"type":"CommandArchived"'
-"""Stands in no text of a caller, where each quote has a backslash before it."""
+_ERASED: Final = b'"type":"CommandErased"'
+"""Stand in no text of a caller, where each quote has a backslash before it."""
 
 
 class ArchivedJournal:
@@ -36,6 +42,24 @@ class ArchivedJournal:
     def __init__(self, stream: Journal, archive: Archive) -> None:
         self.stream = stream
         self.archive = archive
+        self.erased = Erasures()
+        self.writing_files = trio.Lock()
+        """Held by whoever writes to the archive: what is erased may not be written once more."""
+
+    async def prepare(self) -> None:
+        """Take in what is left of all commands that were erased up to now. Raises JournalUnavailable."""
+        while found := await self.stream.erasures(self.erased.known_until):
+            for message in found:
+                self.erased.add(message)
+
+    async def _learn(self) -> None:
+        """Take in what is left of commands whose erasure has come by."""
+        while expected := self.erased.expected():
+            raws = await self.stream.read([position - 1 for _, position in expected])
+            for (key, position), raw in zip(expected, raws, strict=True):
+                if raw is None:
+                    raise JournalUnavailable(f"What is left of the erased {key.command_id} is not in the stream")
+                self.erased.add(Message(position - 1, key, raw))
 
     async def check(self) -> None:
         """See that the archive is of this stream.
@@ -81,16 +105,30 @@ class ArchivedJournal:
     async def identity(self) -> str:
         return await self.stream.identity()
 
+    async def erasures(self, after: int) -> list[Message]:
+        return await self.stream.erasures(after)
+
     async def read(self, positions: Sequence[int]) -> list[bytes | None]:
         payloads = await self.stream.read(positions)
-        if None not in payloads:
-            return payloads
         gone = [position for position, payload in zip(positions, payloads, strict=True) if payload is None]
-        found = await trio.to_thread.run_sync(lambda: {position: self.archive.message(position) for position in gone})
+        found: dict[int, bytes | None] = {}
+        if gone:
+            await self.prepare()
+            found = await trio.to_thread.run_sync(lambda: {at: self.archive.message(at) for at in gone})
+        await self._learn()
+        if not gone and not len(self.erased):
+            return payloads
         return [
-            found[position] if payload is None else payload
+            self._left(position, found.get(position) if payload is None else payload)
             for position, payload in zip(positions, payloads, strict=True)
         ]
+
+    def _left(self, position: int, payload: bytes | None) -> bytes | None:
+        """What may be read at a position: what is there, as far as it was not erased."""
+        if self.erased.is_body(position):
+            return None
+        left = self.erased.message(position)
+        return payload if left is None else left.payload
 
     async def history(self, key: Key) -> list[Message]:
         messages = await self.stream.history(key)
@@ -98,6 +136,12 @@ class ArchivedJournal:
             return messages
         first = messages[0]
         prev = decode(first.payload).prev
+        if prev is not None:
+            await self.prepare()
+        await self._learn()
+        erased_at = self.erased.at(key.command_id)
+        if erased_at is not None:
+            return self.erased.history(key) + [message for message in messages if message.position >= erased_at]
         if prev is None:
             return messages
         archived = await trio.to_thread.run_sync(self.archive.history, key)
@@ -107,40 +151,44 @@ class ArchivedJournal:
         return before + messages
 
     async def page(self, after: int, limit: int, bytes_max: int) -> list[Message]:
-        """The stream first: what is purged meanwhile was in the archive before."""
+        """The stream first: what is deleted meanwhile was in the archive, or left, before."""
         messages = await self.stream.page(after, limit, bytes_max)
-        self._need_segments(messages)
-        end = messages[-1].position if messages else after + 1
-        if end - after == len(messages) or not self.archive.exists:  # nothing lies between them
-            return messages
-        archived = await trio.to_thread.run_sync(partial(self.archive.events, after, end, limit))
-        return _first(archived, messages, limit, bytes_max) if archived else messages
-
-    def _need_segments(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            if _ARCHIVED in message.payload:
-                self._need_segment(message.payload)
+            self._take_note(message.position, message.key, message.payload)
+        await self.prepare()
+        end = messages[-1].position if messages else after + 1
+        archived: list[Message] = []
+        if end - after != len(messages) and self.archive.exists:  # something lies between them
+            archived = await trio.to_thread.run_sync(partial(self.archive.events, after, end, limit))
+        left = self.erased.events(after, end + 1, limit)
+        return _first((*archived, *messages, *left), limit, bytes_max) if archived or left else messages
 
-    def _need_segment(self, payload: bytes) -> None:
+    def _take_note(self, position: int, key: Key, payload: bytes) -> None:
+        """Of what a message says about where others are."""
+        if _ARCHIVED not in payload and _ERASED not in payload:
+            return
         for event in decode(payload).events:
             if isinstance(event, CommandArchived):
                 self.archive.need(event.segment)
+            elif isinstance(event, CommandErased):
+                assert isinstance(key, CommandKey), "only commands are erased"
+                self.erased.expect(key, position)
 
     async def follow(self, after: int, handle: Handle) -> None:
-        """What was archived comes in its place. Long stretches of it come page by page: they must not block."""
+        """What is elsewhere comes in its place. Long stretches of it come page by page: they must not block."""
         at = after
 
         def merged(position: int, key: Key, payload: bytes) -> None:
             nonlocal at
-            if position - at > 1 and self.archive.exists:
-                archived = self.archive.events(at, position, PAGE)
-                if len(archived) == PAGE:
+            if position - at > 1 and (len(self.erased) or self.archive.exists):
+                between = self._elsewhere(at, position)
+                if len(between) == PAGE:
                     raise _LongStretchError(position)
-                for message in archived:
+                for message in between:
                     handle(message.position, message.key, message.payload)
-            if _ARCHIVED in payload:
-                self._need_segment(payload)
-            handle(position, key, payload)
+            self._take_note(position, key, payload)
+            left = self.erased.message(position)
+            handle(position, key, payload if left is None else left.payload)
             at = position
 
         while True:
@@ -150,10 +198,16 @@ class ArchivedJournal:
                 await self._archived(at, stretch.end, handle)
                 at = stretch.end - 1
 
+    def _elsewhere(self, after: int, before: int) -> list[Message]:
+        """The first messages between two positions that are not in the stream any more."""
+        archived = self.archive.events(after, before, PAGE) if self.archive.exists else []
+        left = self.erased.events(after, before, PAGE)
+        return _first((*archived, *left), PAGE) if left else archived
+
     async def _archived(self, after: int, end: int, handle: Handle) -> None:
-        """Everything archived between two positions."""
+        """Everything between two positions that is not in the stream any more."""
         at = after
-        while archived := await trio.to_thread.run_sync(self.archive.events, at, end, PAGE):
+        while archived := await trio.to_thread.run_sync(self._elsewhere, at, end):
             for message in archived:
                 handle(message.position, message.key, message.payload)
             at = archived[-1].position
@@ -180,14 +234,15 @@ async def with_archive(stream: Journal, data_dir: Path) -> AsyncGenerator[Archiv
         await trio.to_thread.run_sync(archive.open)
         journal = ArchivedJournal(stream, archive)
         await journal.check()
+        await journal.prepare()
         yield journal
     finally:
         archive.close()
 
 
-def _first(archived: Sequence[Message], stream: Sequence[Message], limit: int, bytes_max: int) -> list[Message]:
-    """The first of both, in order; what is in both counts once."""
-    merged = {message.position: message for message in (*archived, *stream)}
+def _first(messages: Iterable[Message], limit: int, bytes_max: int = sys.maxsize) -> list[Message]:
+    """The first of these, in order; of several at one position the last one counts."""
+    merged = {message.position: message for message in messages}
     page: list[Message] = []
     size = 0
     for position in sorted(merged):

@@ -1,7 +1,8 @@
 """Segment files: JSON Lines in zstandard frames, written once and never changed.
 
 Each line but the last is one command: its event messages as they were stored, with their positions, and the bodies that
-lay beside them. The last line counts the others and has their SHA-256. `zstd -dc FILE` shows all of it.
+lay beside them. The last line counts the others and has their SHA-256, and names the segments that this one replaces,
+because a command of theirs was erased. `zstd -dc FILE` shows all of it.
 """
 
 from __future__ import annotations
@@ -93,7 +94,15 @@ def parsed(line: bytes) -> Record:
     )
 
 
-def write(folder: Path, records: Sequence[Record]) -> Path:
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """All that is in a file. replaces: names of segments that it is in place of."""
+
+    content: list[tuple[Place, Record]]
+    replaces: tuple[str, ...] = ()
+
+
+def write(folder: Path, records: Sequence[Record], replaces: Sequence[str] = ()) -> Path:
     """A new segment, on disk under its name when this returns. It may be there already: then it is the same.
 
     Raises:
@@ -101,7 +110,7 @@ def write(folder: Path, records: Sequence[Record]) -> Path:
     """
     lines = [record.line() for record in records]
     total = _digest_of(lines)
-    manifest = orjson.dumps({"format": FORMAT, "commands": len(lines), "sha256": total})
+    manifest = orjson.dumps(_manifest(lines, replaces))
     compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
     path = folder / f"{records[0].messages[0][0]:012d}-{len(lines)}-{total[:12]}{SUFFIX}"
     draft = folder / f".{path.name}.{secrets.token_hex(4)}"
@@ -118,6 +127,11 @@ def write(folder: Path, records: Sequence[Record]) -> Path:
             draft.unlink()
         raise
     return path
+
+
+def _manifest(lines: Sequence[bytes], replaces: Sequence[str]) -> dict[str, Any]:
+    said = {"format": FORMAT, "commands": len(lines), "sha256": _digest_of(lines)}
+    return {**said, "replaces": list(replaces)} if replaces else said
 
 
 def _frames(lines: Sequence[bytes]) -> Iterator[list[bytes]]:
@@ -148,7 +162,7 @@ def _digest_of(lines: Sequence[bytes]) -> str:
     return total.hexdigest()
 
 
-def read_whole(path: Path) -> list[tuple[Place, Record]]:
+def read_whole(path: Path) -> Segment:
     """All commands of a segment, and where they are; everything in it has been checked. Raises ArchiveDamaged."""
     found: list[tuple[Place, bytes]] = []
     try:
@@ -166,8 +180,8 @@ def read_whole(path: Path) -> list[tuple[Place, Record]]:
             ]
             offset, rest = offset + length, frame.unused_data
         manifest: dict[str, Any] = orjson.loads(found.pop()[1]) if found else {}
-        told = {"format": FORMAT, "commands": len(found), "sha256": _digest_of([line for _, line in found])}
-        if manifest != told:
+        replaces = tuple(manifest.get("replaces", ()))
+        if manifest != _manifest([line for _, line in found], replaces):
             raise ArchiveDamaged(f"{path} is damaged: its last line does not describe it")
         records = [(place, parsed(line)) for place, line in found]
         troubles = [trouble for _, record in records if (trouble := record.broken()) is not None]
@@ -175,7 +189,7 @@ def read_whole(path: Path) -> list[tuple[Place, Record]]:
         raise ArchiveDamaged(f"{path} cannot be read: {error}") from error
     if troubles:
         raise ArchiveDamaged(f"{path} is damaged: {troubles[0]}")
-    return records
+    return Segment(records, replaces)
 
 
 def read_frame(path: Path, offset: int, length: int) -> list[bytes]:

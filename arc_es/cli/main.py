@@ -16,6 +16,7 @@ from arc_es.cli.call import call
 from arc_es.cli.cancel import cancel
 from arc_es.cli.deployments import deployments
 from arc_es.cli.doctor import doctor
+from arc_es.cli.erase import erase
 from arc_es.cli.events import events
 from arc_es.cli.explain import explain
 from arc_es.cli.export import export
@@ -68,6 +69,7 @@ def build() -> App:
     app.command(explain, help_epilogue="")
     app.command(queues, help_epilogue="")
     app.command(deployments)
+    app.command(erase, help_epilogue="", usage="Usage: arc-es erase COMMAND-ID --reason TEXT [OPTIONS]\n")
     app.command(token)
     app.command(doctor, help_epilogue="")
     app.command(backup, help_epilogue="")

@@ -104,8 +104,16 @@ def show(report: Report, name: str) -> int:
     print(f"{name} verifies: {report.messages:,} messages, {report.events:,} events, {report.bodies:,} bodies")
     for entry in report.scope:
         print(f"  all of {printable(entry)}, up to the checkpoint over {report.checkpoint.size:,} messages")
+    _show_erased(report.erased, report.unproven)
     _show_keys(report.signers, report.unvouched, trusted=report.trusted)
     return 0
+
+
+def _show_erased(erased: int, unproven: int) -> None:
+    if erased:
+        print(f"  the private part of {erased:,} messages was erased")
+    if unproven:
+        print(f"  of {unproven:,} of them only the digest is proven: they are of schema version 1")
 
 
 def _show_keys(signers: tuple[str, ...], unvouched: tuple[str, ...], *, trusted: bool) -> None:
@@ -168,5 +176,6 @@ def _show_audit(report: AuditReport, key: Verifier | None) -> int:
         return EXIT_FAILED
     after = report.messages - report.covered
     print(f"the log verifies; the last checkpoint is over {report.covered:,} messages, {after:,} came after it")
+    _show_erased(report.erased, report.unproven)
     _show_keys(report.keys, report.unvouched, trusted=key is not None)
     return 0

@@ -233,6 +233,11 @@ class ArcClient(Receiving, Operating, Bodies):
         """Answers while the process serves requests."""
         return await self._http.json("GET", "/healthz")
 
+    async def erase(self, command_id: str, reason: str) -> JsonObject:
+        """Have what is private about a command erased. `gone`: whether all of it is gone already; else ask again."""
+        path = f"/commands/{segment(command_id)}/erase"
+        return await self._http.json("POST", path, {"reason": reason}, needs=("erased", "gone"))
+
     async def readiness(self) -> JsonObject:
         """Answers 200 when all events are applied; else raises with status 503."""
         return await self._http.json("GET", "/readyz")

@@ -22,6 +22,7 @@ from arc_es.domain.errors import (
 from arc_es.domain.events import (
     CommandCreated,
     CommandDispatched,
+    CommandErased,
     CommandEvent,
     CommandExpired,
     CommandFailed,
@@ -41,6 +42,7 @@ from arc_es.domain.intents import (
     CompleteUpload,
     Create,
     Dispatch,
+    Erase,
     Intent,
     Lease,
     LoseParams,
@@ -80,7 +82,7 @@ DELIVERY_FAILED_MESSAGE = "Worker runtime did not accept command delivery"
 """The one message text that `arc.v1` fixes (4.4 Push)."""
 
 
-def decide(intent: Intent, state: State | None, now: Micros) -> Events:  # noqa: C901, PLR0911 - one case an intent
+def decide(intent: Intent, state: State | None, now: Micros) -> Events:  # noqa: C901, PLR0911, PLR0912 - one case an intent
     """The events that `intent` produces in `state` at time `now`.
 
     Raises:
@@ -113,6 +115,8 @@ def decide(intent: Intent, state: State | None, now: Micros) -> Events:  # noqa:
             return _reject_delivery(intent, state, now)
         case LoseParams():
             return _lose_params(state)
+        case Erase():
+            return _erase(intent, state)
         case _:
             assert_never(intent)
 
@@ -123,7 +127,9 @@ def _create(intent: Create, state: State | None, now: Micros) -> Events:
     if state is not None:
         if now >= state.facts.created_at + IDEMPOTENCY_WINDOW:
             raise KeyWindowOver
-        if state.facts.options.params_digest != intent.params_digest and not intent.replay_on_conflict:
+        options = state.facts.options
+        is_same = options.params_digest == intent.params_digest or options.is_erased  # nobody knows any more
+        if not is_same and not intent.replay_on_conflict:
             raise IdempotencyConflict
         return ()
     return (
@@ -257,6 +263,8 @@ def _respond(intent: RespondSuccess | RespondError, state: State) -> Events:
 
 
 def _respond_late(intent: RespondSuccess | RespondError, state: Terminal) -> Events:
+    if state.facts.options.is_erased:
+        return ()
     if isinstance(intent, RespondSuccess):
         response = intent.response
         late = LateResponseRecorded(status="success", size=response.size, sha256=response.sha256)
@@ -278,6 +286,8 @@ def _cancel(intent: Cancel, state: State) -> Events:
 def _redrive(intent: Redrive, state: State) -> Events:
     if not isinstance(state, Failed | Expired):
         raise InvalidStateTransition("Only a command that is FAILED or EXPIRED can be redriven")
+    if state.facts.options.is_erased:
+        raise InvalidStateTransition("It was erased, so it cannot run again")
     return (CommandRedriven(redriven_as=intent.redriven_as),) if state.redriven_as == intent.newest else ()
 
 
@@ -326,3 +336,11 @@ def _lose_params(state: State) -> Events:
             message="The params object is gone",
         ),
     )
+
+
+def _erase(intent: Erase, state: State) -> Events:
+    if not isinstance(state, TERMINAL):
+        raise InvalidStateTransition("Only what has ended can be erased; cancel the command first")
+    if state.facts.options.is_erased:
+        return ()
+    return (CommandErased(reason=intent.reason, messages=intent.messages, unproven=intent.unproven),)

@@ -29,7 +29,8 @@ class Body:
 
     place: "event" (here, in `base64`), "message" (the stream message just before this one), "store" (body store, under
     the name `ref`; without one the bytes are nowhere, only their announced size is known).
-    size: raw bytes, `SIZE_UNKNOWN` if it was not even announced. sha256: lower-case hex over the raw bytes.
+    size: raw bytes, `SIZE_UNKNOWN` if it was not even announced. sha256: lower-case hex over the raw bytes; empty if
+    it was erased.
     """
 
     place: BodyPlace
@@ -290,6 +291,20 @@ class CommandArchived:
 
 
 @record
+class CommandErased:
+    """An administrator had what is private about the command removed for good, and said why.
+
+    messages: all of its messages before this one; their public parts, and where bodies were, are in the stream message
+    just before this one. unproven: how many of them are of schema version 1, so that their digest vouches for the
+    whole of what they were, and for nothing that is left.
+    """
+
+    reason: str
+    messages: int
+    unproven: int = 0
+
+
+@record
 class PayloadStored:
     """An administrator stored params, an answer, or both under an id that has no command.
 
@@ -367,6 +382,7 @@ CommandEvent: TypeAlias = (
     | LateResponseRecorded
     | CommandRedriven
     | CommandArchived
+    | CommandErased
 )
 DeploymentEvent: TypeAlias = DeploymentDeclared | TargetObserved | DeliveryPaused | DeliveryResumed | ConcurrencyLimited
 PayloadEvent: TypeAlias = PayloadStored

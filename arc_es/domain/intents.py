@@ -127,6 +127,15 @@ class LoseParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Erase:
+    """Remove what is private about a command that has ended. messages, unproven: as in `CommandErased`."""
+
+    reason: str
+    messages: int
+    unproven: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """Time passed: do what is due."""
 
@@ -146,5 +155,6 @@ Intent: TypeAlias = (
     | Dispatch
     | RejectDelivery
     | LoseParams
+    | Erase
     | Tick
 )

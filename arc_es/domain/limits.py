@@ -164,6 +164,8 @@ RELEASE_DELAY_SECONDS_MAX: Final = 43_200
 """Ours: rest that a holder may ask for when it gives a command back. Above it: clamped."""
 CANCEL_REASON_BYTES_MAX: Final = 1_024
 """Ours: reason of a cancellation, in UTF-8. Above it: the rest is cut."""
+ERASE_REASON_BYTES_MAX: Final = 1_024
+"""Ours: reason of an erasure, in UTF-8. Above it: the rest is cut."""
 WAIT_SECONDS_MAX: Final = 60
 """How long a call may wait for something to happen (extensions). Above it: clamped."""
 ATTEMPTS_DEFAULT: Final = 20

@@ -24,6 +24,7 @@ from arc_es.domain.events import (
     CommandArchived,
     CommandCreated,
     CommandDispatched,
+    CommandErased,
     CommandEvent,
     CommandExpired,
     CommandFailed,
@@ -64,7 +65,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a caller may ask for beside the plain command; one shared object when nothing was asked."""
+    """What a caller may ask for beside the plain command; one shared object when nothing was asked.
+
+    is_erased: all that was private about the command is gone, here as well.
+    """
 
     idempotency_key: str | None = None
     params_digest: str | None = None
@@ -73,6 +77,7 @@ class Options:
     labels: tuple[tuple[str, str], ...] = ()
     trace: TraceContext | None = None
     redrive_of: str | None = None
+    is_erased: bool = False
 
 
 @value
@@ -338,6 +343,24 @@ def _archived(state: Terminal, event: CommandArchived, at: Micros) -> State:
     return state
 
 
+def _erased(state: Terminal, event: CommandErased, at: Micros) -> State:
+    """The same as if the private parts had never been folded."""
+    old = state.facts
+    options = Options(
+        priority=old.options.priority,
+        not_before=old.options.not_before,
+        redrive_of=old.options.redrive_of,
+        is_erased=True,
+    )
+    facts = Facts(old.route, old.created_at, old.deadline, old.params_place, old.params_size, options)
+    attempt, ended_at, lease_end_max = state.attempt, state.ended_at, state.lease_end_max
+    if isinstance(state, Succeeded):
+        return Succeeded(facts, attempt, ended_at, lease_end_max, 0)
+    if isinstance(state, Failed):
+        return Failed(facts, attempt, ended_at, lease_end_max, state.origin, 0, (), state.redriven_as)
+    return Expired(facts, attempt, ended_at, lease_end_max, state.reason, (), state.redriven_as)
+
+
 class Move(NamedTuple):
     """One row of the table: where the event may lead, and the function that fills the new state's fields."""
 
@@ -375,6 +398,9 @@ TRANSITIONS: Final[Mapping[tuple[type[Any], type[Any]], Move]] = {
     (Succeeded, CommandArchived): Move((Succeeded,), _archived),
     (Failed, CommandArchived): Move((Failed,), _archived),
     (Expired, CommandArchived): Move((Expired,), _archived),
+    (Succeeded, CommandErased): Move((Succeeded,), _erased),
+    (Failed, CommandErased): Move((Failed,), _erased),
+    (Expired, CommandErased): Move((Expired,), _erased),
 }
 
 

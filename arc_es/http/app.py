@@ -18,6 +18,7 @@ from arc_es.http.controls import controls_blueprint
 from arc_es.http.creating import creating_blueprint
 from arc_es.http.deployments import deployments_blueprint
 from arc_es.http.discovery import discovery_blueprint
+from arc_es.http.erasing import erasing_blueprint
 from arc_es.http.explain import explain_blueprint
 from arc_es.http.feed import feed_blueprint
 from arc_es.http.finding import finding_blueprint
@@ -70,6 +71,7 @@ class ArcApp(QuartTrio):
             creating_blueprint(api),
             commands_blueprint(api),
             redriving_blueprint(api),
+            erasing_blueprint(api),
             bodies_blueprint(api, storage_bytes_max),
             deployments_blueprint(api),
             controls_blueprint(api),

@@ -15,6 +15,7 @@ from arc_es.domain.recorded import Principal
 from arc_es.domain.state import PUBLIC_STATE, attempt_of, lease_end_max_of
 from arc_es.http.api import Api, Caller, bearer, json_if_any, json_of, principal_of
 from arc_es.http.connection import header_of, until_disconnected
+from arc_es.http.erasing import erased_json
 from arc_es.http.finding import parse_view, summary_json
 from arc_es.http.past import moment_of, row_then
 from arc_es.http.problems import Refusal, json_response
@@ -128,7 +129,8 @@ async def _status_then(api: Api, request: Request, command_id: str, moment: Mome
 async def _full(api: Api, request: Request, command_id: str, seen: Row) -> dict[str, Any]:
     """All that is known of the command, at least as new as what was `seen`."""
     summary, row = await api.service.finding.summary(command_id)
-    return {**summary_json(api, summary), **await _response(api, request, command_id, row)}
+    told = {**summary_json(api, summary), **await _response(api, request, command_id, row)}
+    return told | await erased_json(api, command_id) if row.state.facts.options.is_erased else told
 
 
 async def _response(api: Api, request: Request, command_id: str, row: Row) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import trio
 
 from arc_es.codec import digest
 from arc_es.domain.events import CommandRedriven, Event
-from arc_es.domain.recorded import Recorded
+from arc_es.domain.recorded import CommandKey, Recorded
 from arc_es.index import query, schema
 from arc_es.index.rows import Batch, Change, Entry, Late, labels_of, values_of, write
 from arc_es.ports import Journal, JournalUnavailable, Overloaded
@@ -59,6 +59,7 @@ class Index:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._held = ExitStack()
+        self._file: Path | None = None
         self._writer: sqlite3.Connection
         self._lister: sqlite3.Connection
         self._finder: sqlite3.Connection
@@ -69,6 +70,7 @@ class Index:
         self._under_way: threading.Event | None = None
         self._entries: dict[str, Entry] = {}
         self._late: list[Late] = []
+        self._erased: list[tuple[int, str]] = []
         self._changed = trio.Event()
         self._wanted = trio.Event()
         self._committed = trio.Event()
@@ -142,6 +144,7 @@ class Index:
             self._writer.close()
 
     def _open(self, path: Path | None) -> None:
+        self._file = path
         if path is None:
             self._lister = self._finder = self._past = self._writer
             self._finding = self._looking_back = self._listing
@@ -171,6 +174,11 @@ class Index:
             event = recorded.events[-1]
             redriven_as = event.redriven_as if isinstance(event, CommandRedriven) else None
             self._late.append(Late(recorded.position, redriven_as, command_id))
+
+    def note_erased(self, key: CommandKey, position: int) -> None:
+        """What is private about a command is not to be found any more."""
+        if position > self._stand.position and not self.damaged:
+            self._erased.append((position, key.command_id))
 
     def applied(self, ready: bool) -> None:  # noqa: FBT001 - as the follower calls it
         """Whatever was noted has been applied, too. ready: the replay at start is done."""
@@ -216,9 +224,10 @@ class Index:
             return None
         entries, self._entries = self._entries, {}
         late, self._late = self._late, []
+        erased, self._erased = self._erased, []
         rows = [values_of(entry) for entry in entries.values()]
         labels = [label for entry in entries.values() for label in labels_of(entry)]
-        return entries, Batch(rows, labels, late, position, digest(payload))
+        return entries, Batch(rows, labels, late, erased, position, digest(payload))
 
     async def _write_batch(self) -> bool:
         """Write all that waits, in a thread. False: it did not work now."""
@@ -275,6 +284,7 @@ class Index:
             else:
                 newer.merge_older(older)
         self._late = taken[1].late + self._late
+        self._erased = taken[1].erased + self._erased
 
     def _troubled(self, error: sqlite3.Error) -> None:
         """Report a trouble once; what cannot pass by itself ends the index until the next start makes it anew."""
@@ -298,6 +308,14 @@ class Index:
                 await self._committed.wait()
         if self._stand.position < position:
             raise IndexBehind("The index of commands has not come so far yet")
+
+    async def scrub(self, position: int) -> None:
+        """See that what was erased up to a position is not in the files either. Raises IndexBehind: not yet."""
+        await self.reached(position)
+        if self._file is None:
+            return
+        if not await trio.to_thread.run_sync(schema.scrub, self._file):
+            raise IndexBehind("The index of commands is busy")
 
     async def find(self, find: Find) -> Page:
         """A page of a list; one of the past takes longer, and keeps no other waiting. Raises IndexBehind."""

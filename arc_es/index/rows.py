@@ -67,11 +67,15 @@ class Late(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction writes. late: what happened to ended commands that are not in memory any more."""
+    """What one transaction writes.
+
+    late: what happened to ended commands that are not in memory any more. erased: versions and ids of erased ones.
+    """
 
     commands: list[Values]
     labels: list[Values]
     late: list[Late]
+    erased: list[tuple[int, str]]
     position: int
     digest: str
 
@@ -189,6 +193,23 @@ def _pieces(rows: list[Values]) -> Iterator[list[Values]]:
 _UPDATE_LATE: Final = "UPDATE commands SET version = ?, redriven_as = coalesce(?, redriven_as) WHERE id = ?"
 
 
+def _erase(connection: sqlite3.Connection, command_id: str) -> None:
+    """Forget what is private about a command."""
+    found = connection.execute("SELECT n, created_at, labels FROM commands WHERE id = ?", (command_id,)).fetchone()
+    if found is None:
+        return
+    n, created_at, labels = found
+    connection.executemany(
+        "DELETE FROM labels WHERE key = ? AND value = ? AND created_at = ? AND n = ?",
+        [(key, value, created_at, n) for key, value in json.loads(labels or "[]")],
+    )
+    message = "CASE WHEN error_code IS NULL THEN NULL ELSE '' END"
+    connection.execute(
+        f"UPDATE commands SET labels = NULL, agent = NULL, error_message = {message} WHERE n = ?",  # noqa: S608 - ours
+        (n,),
+    )
+
+
 def write(connection: sqlite3.Connection, batch: Batch) -> None:
     """One transaction: all of it, with the position. Raises sqlite3.Error, and nothing was written."""
     connection.execute("BEGIN IMMEDIATE")
@@ -199,6 +220,8 @@ def write(connection: sqlite3.Connection, batch: Batch) -> None:
             connection.execute(_insert_labels(len(piece)), tuple(chain.from_iterable(piece)))
         if batch.late:
             connection.executemany(_UPDATE_LATE, batch.late)
+        for _, command_id in batch.erased:
+            _erase(connection, command_id)
         connection.execute("UPDATE meta SET position = ?, digest = ?", (batch.position, batch.digest))
         connection.execute("COMMIT")
     except BaseException:

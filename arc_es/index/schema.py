@@ -132,10 +132,21 @@ def connect(path: Path | None) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute("PRAGMA secure_delete = ON")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def scrub(path: Path) -> bool:
+    """Empty the log beside an index, where pages are as they were before; False: somebody reads in it, try again."""
+    connection = connect(path)
+    try:
+        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    finally:
+        connection.close()
 
 
 def create(connection: sqlite3.Connection, stream: str) -> None:

@@ -15,10 +15,11 @@ from arc_es.journal.follow import Cursor, follow
 from arc_es.journal.pump import Pump
 from arc_es.journal.room import Room
 from arc_es.journal.stream import api, error_number
-from arc_es.journal.subjects import EVENTS, STREAM, bodies_subject, event_subject, key_of
+from arc_es.journal.subjects import ERASURES, EVENTS, STREAM, bodies_subject, event_subject, key_of, key_of_body
 from arc_es.journal.watch import Disk, StreamWatch
 from arc_es.nats_bridge import Bridge
 from arc_es.nats_frames import Incoming, status_of
+from arc_es.nats_streams import overwrite, stored_message
 from arc_es.ports import Append, AppendOutcome, Handle, JournalClosed, JournalUnavailable, Message
 
 READ_WINDOW: Final = 64
@@ -29,7 +30,6 @@ HISTORY_PAGE_BYTES: Final = 8 * 1024 * 1024
 DIRECT_GET: Final = f"$JS.API.DIRECT.GET.{STREAM}"
 EVERYTHING: Final = ">"
 """The one filter whose last message the server finds at once; with any other it looks at each subject."""
-MESSAGE_NOT_FOUND: Final = 10037
 HEADER_SEQUENCE: Final = "Nats-Sequence"
 HEADER_SUBJECT: Final = "Nats-Subject"
 
@@ -102,23 +102,27 @@ class JetStreamJournal:
         await self._check()
         return await self._page(EVENTS, after, limit, bytes_max)
 
-    async def _page(self, subject: str, after: int, limit: int, bytes_max: int) -> list[Message]:
+    async def _page(
+        self, subject: str, after: int, limit: int, bytes_max: int, whose: Callable[[str], Key] = key_of
+    ) -> list[Message]:
         """Messages from any replica, or else, since it may not have the next one yet, that one from the leader."""
         request = {"seq": after + 1, "next_by_subj": subject, "batch": limit, "max_bytes": bytes_max}
         answers = await self._bridge.collect(
             DIRECT_GET, orjson.dumps(request), is_last=lambda answer: status_of(answer) is not None
         )
         if len(answers) > 1:
-            return [_message(answer) for answer in answers[:-1]]
+            return [_message(answer, whose) for answer in answers[:-1]]
         stored = await self._stored({"seq": after + 1, "next_by_subj": subject})
-        return [] if stored is None else [Message(stored["seq"], key_of(stored["subject"]), _data(stored))]
+        return [] if stored is None else [Message(stored["seq"], whose(stored["subject"]), _data(stored))]
 
     async def purge(self, key: CommandKey, before: int) -> None:
         await self._check()
         for subject in (event_subject(key), bodies_subject(key)):
-            answer = await api(self._bridge, f"STREAM.PURGE.{STREAM}", {"filter": subject, "seq": before})
-            if number := error_number(answer):
-                raise JournalUnavailable(f"Nothing can be purged: {answer['error'].get('description')} ({number})")
+            await overwrite(self._bridge, STREAM, subject, before)
+
+    async def erasures(self, after: int) -> list[Message]:
+        await self._check()
+        return await self._page(ERASURES, after, HISTORY_PAGE, HISTORY_PAGE_BYTES, key_of_body)
 
     async def end(self) -> int:
         await self._check()
@@ -149,23 +153,16 @@ class JetStreamJournal:
 
     async def _stored(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """A message from the stream's leader, None if there is none."""
-        answer = await api(self._bridge, f"STREAM.MSG.GET.{STREAM}", request)
-        number = error_number(answer)
-        if number == MESSAGE_NOT_FOUND:
-            return None
-        if number:
-            raise JournalUnavailable(f"The stream cannot be read: {answer['error'].get('description')} ({number})")
-        stored: dict[str, Any] = answer["message"]
-        return stored
+        return await stored_message(self._bridge, STREAM, request)
 
 
 def _data(stored: Mapping[str, Any]) -> bytes:
     return base64.b64decode(stored.get("data", ""))
 
 
-def _message(answer: Incoming) -> Message:
+def _message(answer: Incoming, whose: Callable[[str], Key]) -> Message:
     headers = answer.headers or {}
-    return Message(int(headers[HEADER_SEQUENCE]), key_of(headers[HEADER_SUBJECT]), answer.data)
+    return Message(int(headers[HEADER_SEQUENCE]), whose(headers[HEADER_SUBJECT]), answer.data)
 
 
 @asynccontextmanager

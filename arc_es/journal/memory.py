@@ -55,6 +55,7 @@ class MemoryJournal:
         self._room = Room(headroom_bytes)
         self._messages: list[tuple[Key | None, bytes]] = []  # index is position - 1; no key: a body, or purged
         self._bodies: dict[Key, list[int]] = {}
+        self._erasures: list[tuple[int, Key]] = []
         self._purged: set[int] = set()
         self._histories: dict[Key, list[int]] = {}
         self._end = 0
@@ -114,6 +115,8 @@ class MemoryJournal:
         if item.body is not None:
             self._messages.append((None, item.body))
             self._bodies.setdefault(item.key, []).append(len(self._messages))
+            if item.body_kind == "erased":
+                self._erasures.append((len(self._messages), item.key))
         self._messages.append((item.key, item.payload))
         self._end = len(self._messages)
         self._histories.setdefault(item.key, []).append(self._end)
@@ -152,6 +155,10 @@ class MemoryJournal:
                 page.append(Message(at, key, payload))
                 size += len(payload)
         return page
+
+    async def erasures(self, after: int) -> list[Message]:
+        await self._reach()
+        return [self._message(key, at) for at, key in self._erasures if at > after][:_FOLLOW_SLICE]
 
     async def purge(self, key: CommandKey, before: int) -> None:
         await self._reach()

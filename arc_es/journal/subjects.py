@@ -6,6 +6,7 @@
     arc.event.token.<id>                            the decisions about one access token
     arc.event.log.<name>                            the keys of the log, or its checkpoints of one day
     arc.body.<deployment>.<command>.<kind>          a body too large for an event, one position before its event
+    arc.body.<deployment>.<command>.erased          what is left of an erased command, right before `CommandErased`
     arc.body.<id>.<kind>                            the same for an id without a command
 
 An id that is a safe token stands as it is; any other is `=` and its base64url without padding. No safe token starts
@@ -21,11 +22,12 @@ from functools import lru_cache
 from typing import Final
 
 from arc_es.domain.recorded import CommandKey, DeploymentKey, Key, LogKey, PayloadKey, TokenKey
-from arc_es.ports import BodyKind, JournalCorrupt
+from arc_es.ports import BesideKind, JournalCorrupt
 
 STREAM: Final = "ARC"
 ALL: Final = "arc.>"
 EVENTS: Final = "arc.event.>"
+ERASURES: Final = "arc.body.*.*.erased"
 
 COMMAND_SUBJECT: Final = rb"arc\.event\.command\.([^. ]+)\.([^. ]+)"
 """A pattern for the subjects of commands; its groups are for `command_key`."""
@@ -75,7 +77,7 @@ def event_subject(key: Key) -> str:
     return _DEPLOYMENT + to_token(key.deployment_id)
 
 
-def body_subject(key: Key, kind: BodyKind) -> str:
+def body_subject(key: Key, kind: BesideKind) -> str:
     """Where a body of a history is stored. Deployments, tokens and the log have none."""
     if isinstance(key, DeploymentKey | TokenKey | LogKey):
         raise TypeError(f"The history of a {type(key).__name__} has no bodies")
@@ -95,6 +97,12 @@ def command_key(deployment: bytes, command: bytes) -> CommandKey:
     if b"=" in (deployment[:1], command[:1]):
         return CommandKey(*map(from_token, names))
     return CommandKey(*names)
+
+
+def key_of_body(subject: str) -> CommandKey:
+    """The command that the subject of a body names. Raises JournalCorrupt."""
+    _, _, deployment, command, _ = subject.split(".")
+    return CommandKey(from_token(deployment), from_token(command))
 
 
 def key_of(subject: str) -> Key:

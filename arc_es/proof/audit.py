@@ -13,9 +13,10 @@ from typing import Final
 
 import orjson
 
-from arc_es.codec import decode
+from arc_es.codec import decode, digest_of_public
 from arc_es.domain.events import CheckpointKeyAdded, CheckpointSigned
 from arc_es.ports import JournalCorrupt
+from arc_es.proof.erasures import ERASED, Erasures
 from arc_es.proof.notes import NoteError, Verifier, announced_key, parse_checkpoint, parse_note
 from arc_es.proof.tiles import Tiles
 
@@ -37,6 +38,10 @@ class AuditReport:
     checkpoints: int = 0
     covered: int = 0
     """Messages under the last checkpoint."""
+    erased: int = 0
+    """Messages whose private part was erased."""
+    unproven: int = 0
+    """Of these, those of which only the digest is proven."""
     origin: str | None = None
     keys: tuple[str, ...] = ()
     unvouched: tuple[str, ...] = ()
@@ -71,6 +76,7 @@ class Audit:
         self._key = key
         self._witnessed = None if witnessed is None else parse_note(witnessed)
         self._last: dict[str, bytes] = {}
+        self._erasures = Erasures()
         self._verifiers: list[Verifier] = []
         self._trusted: set[Verifier] = set() if key is None else {key}
 
@@ -80,14 +86,17 @@ class Audit:
         last, sha256 = self._last, hashlib.sha256
         for position, subject, payload in messages:
             public, has_private, private = payload.partition(b"\n")
-            own = sha256(public).hexdigest().encode()
+            own = digest_of_public(public).encode()
             leaves.append((position, sha256(b"\0%d\n%b\n%b\n" % (position, subject.encode(), own)).digest()))
             before = last.get(subject)
             try:
                 if prev_of(public) != before:
                     self._broken(position, subject, before)
-                if has_private and _named(public, _PRIVATE, "private") != sha256(private).hexdigest().encode():
+                named = _named(public, _PRIVATE, "private")
+                if has_private and named != sha256(private).hexdigest().encode():
                     self._wrong(f"seq {position} of {subject}: its private part is not the one that was stored with it")
+                elif named is not None and not has_private:
+                    self._erasures.missing(position, subject, public)
             except ValueError:
                 self._wrong(f"seq {position} of {subject} is no decision")
             last[subject] = own
@@ -95,6 +104,8 @@ class Audit:
         for position, subject, payload in messages:
             if subject.startswith(LOG):
                 self._about_the_log(position, payload)
+            elif ERASED in payload:
+                self._about_an_erasure(position, subject, payload)
 
     def _broken(self, position: int, subject: str, before: bytes | None) -> None:
         why = "the first messages are missing" if before is None else "the message before it was changed or is missing"
@@ -103,6 +114,12 @@ class Audit:
     def _wrong(self, problem: str) -> None:
         if len(self.report.problems) < PROBLEMS_MAX:
             self.report.problems.append(problem)
+
+    def _about_an_erasure(self, position: int, subject: str, payload: bytes) -> None:
+        try:
+            self._erasures.event(subject, decode(payload))
+        except JournalCorrupt as error:
+            self._wrong(f"seq {position}: {error}")
 
     # --- keys and checkpoints
 
@@ -150,6 +167,9 @@ class Audit:
     def end(self) -> AuditReport:
         """All messages were taken."""
         self.report.messages, self.report.histories = self._tiles.size, len(self._last)
+        self.report.erased, self.report.unproven = self._erasures.erased, self._erasures.unproven
+        for problem in self._erasures.problems():
+            self._wrong(problem)
         if self._witnessed is not None:
             self._check_witnessed(parse_checkpoint(self._witnessed).size)
         if self._key is not None and self._key not in self._verifiers:

@@ -230,7 +230,8 @@ class Exports:
 
     async def _bodies(self, message: Message, tally: Tally) -> AsyncIterator[bytes]:
         """The bodies that the events of a message refer to and that lie elsewhere, as far as they are still there."""
-        for number, event in enumerate(decode(message.payload).events):
+        decision = decode(message.payload)
+        for number, event in enumerate(() if decision.is_erased else decision.events):
             for field in BODY_FIELDS:
                 body = getattr(event, field, None)
                 if not isinstance(body, Body) or body.place == "event":

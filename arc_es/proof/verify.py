@@ -20,6 +20,7 @@ from arc_es.domain.events import Body
 from arc_es.domain.merkle import includes, is_consistent, leaf_data, leaf_hash
 from arc_es.domain.recorded import Decision
 from arc_es.ports import JournalCorrupt
+from arc_es.proof.erasures import Erasures
 from arc_es.proof.format import BODY_FIELDS, FORMAT, Tally, line
 from arc_es.proof.notes import (
     Checkpoint,
@@ -45,6 +46,10 @@ class Report:
     messages: int = 0
     events: int = 0
     bodies: int = 0
+    erased: int = 0
+    """Messages whose private part was erased."""
+    unproven: int = 0
+    """Of these, those of which only the digest is proven."""
     checkpoint: Checkpoint | None = None
     signers: tuple[str, ...] = ()
     unvouched: tuple[str, ...] = ()
@@ -105,6 +110,7 @@ class _Check:
         self._signed: Checkpoint | None = None
         self._tally = Tally()
         self._chains: dict[str, str] = {}
+        self._erasures = Erasures()
         self._indexes: list[int] = []
         self._digests: dict[str, str] = {}
         self._places: dict[str, int] = {}
@@ -214,9 +220,17 @@ class _Check:
         if not includes(leaf, index, self._signed.size, self._signed.root, path):
             self.report.wrong(f"line {self.number}: {self._last[1]}: {self._suspect(payload, decision)}")
         self._chain(subject, decision, own)
+        self._erasure(position, subject, payload, decision)
         self._tally.message(leaf)
         self._indexes.append(index)
         self.report.messages += 1
+
+    def _erasure(self, position: int, subject: str, payload: bytes, decision: Decision | None) -> None:
+        if decision is None:
+            return
+        if decision.is_erased:
+            self._erasures.missing(position, subject, payload)
+        self._erasures.event(subject, decision)
 
     def _decision(self, name: str, payload: bytes) -> Decision | None:
         try:
@@ -308,6 +322,7 @@ class _Check:
             self._stop("the file ends before its manifest: something was cut off")
         self._check_manifest(self._signed, self._manifest)
         self._check_scope()
+        self._check_erasures()
         self._check_witnessed(self._signed)
 
     def _check_manifest(self, signed: Checkpoint, manifest: object) -> None:
@@ -339,6 +354,13 @@ class _Check:
         histories = {entry.partition(" ")[2] for entry in self.report.scope if entry.startswith("history ")}
         if histories and not histories >= self._chains.keys():
             self.report.wrong("there are messages of other histories")
+
+    def _check_erasures(self) -> None:
+        """In a part of the log the event that says why something is missing may come later."""
+        self.report.erased, self.report.unproven = self._erasures.erased, self._erasures.unproven
+        if not self.report.scope[0].startswith("range "):
+            for problem in self._erasures.problems():
+                self.report.wrong(problem)
 
     def _span(self) -> tuple[int, int]:
         """First index and end, if the indexes are without a gap."""

@@ -69,7 +69,7 @@ def write(folder: Path, header: Header, pieces: Iterable[Piece]) -> Path:
         OSError: no room, or no right to write; nothing is left.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _remove_parts(folder)
+    remove_parts(folder)
     path = folder / f"{header.position:020d}{SUFFIX}"
     part = folder / f"{path.name}.{os.getpid()}{PART}"
     fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -177,7 +177,7 @@ def read(path: Path) -> Iterator[Piece]:
         raise SnapshotUnusable(f"it cannot be read: {error}") from error
 
 
-def _remove_parts(folder: Path) -> None:
+def remove_parts(folder: Path) -> None:
     """Remove what writers that were killed have left; one that still writes has its file locked."""
     for part in folder.glob(f"*{PART}"):
         with suppress(OSError), part.open("rb") as file:

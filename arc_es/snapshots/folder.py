@@ -69,6 +69,14 @@ def _spaced(found: list[Path]) -> list[Path]:
     return [path for _, path in kept[: KEPT + OLDER_MAX]]
 
 
+def remove_before(folder: Path, position: int) -> None:
+    """Remove those of an earlier position, in which is what was erased by then, and what is left of broken off ones."""
+    file.remove_parts(folder)
+    for path in paths(folder):
+        if path.stem.isdecimal() and int(path.stem) < position:
+            path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """Projections as a snapshot had them; `header` is None for empty ones."""

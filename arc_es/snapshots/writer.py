@@ -8,6 +8,7 @@ position, however busy this one is.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Final
 
@@ -15,6 +16,7 @@ import trio
 
 from arc_es.config import Config
 from arc_es.snapshots.child import Aside, OutputTooLong
+from arc_es.snapshots.folder import FOLDER, remove_before
 from arc_es.views import ReadModels
 
 LOOK_SECONDS: Final = 1.0
@@ -37,8 +39,11 @@ class SnapshotWriter:
         self._aside = aside
         self._every_seconds = config.snapshot_seconds
         self._every_events = config.snapshot_events
+        self._folder = config.data_dir / FOLDER
         self._events = 0
         self._since = time.monotonic()
+        self._one_at_a_time = trio.Lock()
+        self._under_way = trio.CancelScope()
 
     def started_from(self, events: int) -> None:
         """There is a snapshot with so many events in it."""
@@ -56,7 +61,25 @@ class SnapshotWriter:
         waited = time.monotonic() - self._since
         return new >= self._every_events or (new > 0 and waited >= self._every_seconds)
 
+    async def forget_before(self, position: int) -> None:
+        """Remove the snapshots of an earlier position, break off one that is being written, and write a new one soon.
+
+        Raises:
+            OSError: one cannot be removed.
+        """
+        self._under_way.cancel()
+        async with self._one_at_a_time:
+            await trio.to_thread.run_sync(remove_before, self._folder, position)
+        self._since = -math.inf
+
     async def _write(self) -> bool:
+        """Write one. False: it could not be."""
+        async with self._one_at_a_time:
+            with trio.CancelScope() as self._under_way:
+                return await self._write_one()
+        return True
+
+    async def _write_one(self) -> bool:
         events = self._models.stats.events
         try:
             ended = await self._aside(["snapshot", "take"])

@@ -86,7 +86,7 @@ class MemoryBodyStore:
         await self._reach()
         return ref in self._sealed
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, overwrite: bool = False) -> None:
         await self._reach()
         self._uploads = {slot: ref for slot, ref in self._uploads.items() if slot.path != name}
         self._bodies.pop(name, None)

@@ -80,10 +80,12 @@ class ObjectStore:
         pointer = await self._objects.pointer(ref)
         return pointer is not None and await self._objects.whole(pointer)
 
-    async def delete(self, name: str) -> None:
-        await self._objects.purge_name(name)
+    async def delete(self, name: str, *, overwrite: bool = False) -> None:
+        await self._objects.purge_name(name, overwrite=overwrite)
         if is_ref(name):
-            await self._objects.purge_chunks(name)  # in this order: what is broken off here is an orphan
+            await self._objects.purge_chunks(
+                name, overwrite=overwrite
+            )  # in this order: what is broken off here is an orphan
 
     async def names(self) -> AsyncGenerator[StoredName, None]:
         uploaded: set[str] = set()

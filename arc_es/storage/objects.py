@@ -17,7 +17,8 @@ import trio
 
 from arc_es.nats_bridge import Bridge
 from arc_es.nats_frames import status_of
-from arc_es.nats_streams import api, error_number
+from arc_es.nats_streams import MESSAGE_NOT_FOUND, api, error_number
+from arc_es.nats_streams import overwrite as overwrite_messages
 from arc_es.ports import BodyStoreError, BodyStoreFull, BodyTooLarge, JournalUnavailable
 from arc_es.storage.bucket import Bucket, Pointer, decode_pointer
 from arc_es.storage.chunking import pieces
@@ -32,7 +33,6 @@ READERS_TOGETHER_MAX: Final = 4
 READ_SECONDS: Final = 10.0
 """How long a page may take, with waiting for its turn."""
 PAGE_MESSAGES: Final = 256
-MESSAGE_NOT_FOUND: Final = 10037
 SUBJECTS_PAGE: Final = 100_000
 """As many as the server gives at a time."""
 PAST_THE_END: Final = 1 << 40
@@ -93,13 +93,20 @@ class Objects:
             await window.publish(self._bucket.meta_subject(name), pointer.encode(self._bucket.name), ROLLUP)
             await window.acknowledged()
 
-    async def purge_name(self, name: str) -> None:
-        """Forget a name; its bytes stay."""
-        await self._api("STREAM.PURGE", {"filter": self._bucket.meta_subject(name)})
+    async def purge_name(self, name: str, *, overwrite: bool = False) -> None:
+        """Forget a name; its bytes stay. overwrite: what is stored of it may not stay on the disk."""
+        await self._purge(self._bucket.meta_subject(name), overwrite=overwrite)
 
-    async def purge_chunks(self, ref: str) -> None:
-        """Forget the bytes of a ref."""
-        await self._api("STREAM.PURGE", {"filter": self._bucket.chunk_subject(ref)})
+    async def purge_chunks(self, ref: str, *, overwrite: bool = False) -> None:
+        """Forget the bytes of a ref. overwrite: they may not stay on the disk."""
+        await self._purge(self._bucket.chunk_subject(ref), overwrite=overwrite)
+
+    async def _purge(self, subject: str, *, overwrite: bool) -> None:
+        if overwrite:
+            with _troubles():
+                await overwrite_messages(self._bridge, self._bucket.stream, subject)
+        else:
+            await self._api("STREAM.PURGE", {"filter": subject})
 
     # --- reading
 

@@ -163,7 +163,7 @@ class S3BodyStore:
             return False
         return True
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, overwrite: bool = False) -> None:
         with suppress(BodyMissing):
             await self._find(name, obstore.delete, self._store, self._key(name))
 

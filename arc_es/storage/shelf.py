@@ -63,10 +63,10 @@ class Shelf:
         finally:
             part.unlink(missing_ok=True)
 
-    async def remove(self, name: str) -> None:
-        """Forget a file; harmless when it is gone."""
-        await self._objects.purge_name(name)
-        await self._objects.purge_chunks(name)
+    async def remove(self, name: str, *, overwrite: bool = False) -> None:
+        """Forget a file; harmless when it is gone. overwrite: its bytes may not stay on the disk."""
+        await self._objects.purge_name(name, overwrite=overwrite)
+        await self._objects.purge_chunks(name, overwrite=overwrite)
 
 
 async def _packed(path: Path) -> AsyncGenerator[bytes, None]:

@@ -34,6 +34,7 @@ async def archiving(
     """A service with an archive; what is a day old goes there when it is told to."""
     merged = ArchivedJournal(journal or MemoryJournal(), opened(folder))
     await merged.check()
+    await merged.prepare()
     async with serving(merged, clock, **settings) as served:  # type: ignore[arg-type]  # looks at most inside its own
         yield served
     merged.archive.close()

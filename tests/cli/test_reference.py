@@ -24,6 +24,7 @@ SUB_COMMANDS = (
     "events",
     "explain",
     "queues",
+    "erase",
     "export",
     "verify",
     "deployments",

@@ -18,6 +18,7 @@ from arc_es.domain.events import (
     CommandArchived,
     CommandCreated,
     CommandDispatched,
+    CommandErased,
     CommandExpired,
     CommandFailed,
     CommandLeased,
@@ -170,6 +171,10 @@ _EVENTS: Final[tuple[tuple[Event, ...], ...]] = (
     (DeliveryPaused(target_id="indexer", reason="database moves"), DeliveryPaused()),
     (DeliveryResumed(target_id="indexer"), DeliveryResumed()),
     (ConcurrencyLimited(target_id="indexer", leases_max=3), ConcurrencyLimited(target_id="indexer")),
+    (
+        CommandErased(reason="asked for by the customer, case 17", messages=4, unproven=2),
+        CommandErased(reason="", messages=4),
+    ),
 )
 
 GOLDEN: Final = {

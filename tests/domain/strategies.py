@@ -77,6 +77,7 @@ _ending: st.SearchStrategy[i.Intent] = st.one_of(
     st.builds(i.Cancel, reason=text),
     st.builds(i.Redrive, redriven_as=st.sampled_from(["cmd_2", "cmd_3"]), newest=st.sampled_from([None, "cmd_2"])),
     st.builds(i.LoseParams),
+    st.builds(i.Erase, reason=text, messages=st.integers(1, 9)),
 )
 intents = st.integers(0, 9).flatmap(lambda n: _ending if n == 9 else _holding)
 """Mostly what keeps a command alive, else every life would be short."""

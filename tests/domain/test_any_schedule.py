@@ -13,6 +13,7 @@ from arc_es.domain.decide import Events, decide
 from arc_es.domain.errors import Rejected
 from arc_es.domain.events import (
     CommandDispatched,
+    CommandErased,
     CommandEvent,
     CommandExpired,
     CommandFailed,
@@ -23,7 +24,7 @@ from arc_es.domain.events import (
     LeaseReleased,
 )
 from arc_es.domain.ids import Micros
-from arc_es.domain.intents import Create, Intent, Tick
+from arc_es.domain.intents import Create, Erase, Intent, Tick
 from arc_es.domain.recorded import SERVICE, Decision
 from arc_es.domain.state import (
     TERMINAL,
@@ -223,3 +224,27 @@ def test_replay_gives_the_live_state(turns: list[Turn]) -> None:
 
 def command_events(events: tuple[object, ...]) -> tuple[CommandEvent, ...]:
     return tuple(event for event in events if isinstance(event, CommandEvent))
+
+
+@given(lives, st.integers(0, 40))
+def test_an_erased_history_folds_to_what_is_known_after_the_erasure(turns: list[Turn], later: int) -> None:
+    """Fold all of it, and then that it was erased; or fold what is left of it: nobody can tell which it was."""
+    whole = turns[-1].after
+    if not isinstance(whole, TERMINAL):
+        return
+    erasure = (CommandErased(reason="asked for", messages=len(turns)),)
+    now = turns[-1].now + later
+    left: State | None = None
+    for turn in turns:
+        stored = codec.encode(Decision("d", turn.now, SERVICE, turn.events))
+        if turn.events:
+            left = fold(left, codec.decode(codec.redacted(stored)).events, turn.now)  # type: ignore[arg-type]
+    assert fold(left, erasure, now) == fold(whole, erasure, now)
+    after = need(fold(whole, erasure, now))
+    assert type(after) is type(whole)
+    assert (after.facts.route, after.attempt, after.facts.created_at) == (
+        whole.facts.route,
+        whole.attempt,
+        whole.facts.created_at,
+    )
+    assert decide(Erase(reason="again", messages=1), after, now) == ()

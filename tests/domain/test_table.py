@@ -14,6 +14,7 @@ from arc_es.domain.events import (
     CommandArchived,
     CommandCreated,
     CommandDispatched,
+    CommandErased,
     CommandEvent,
     CommandExpired,
     CommandFailed,
@@ -46,6 +47,7 @@ ONE_OF_EACH: tuple[CommandEvent, ...] = (
     LateResponseRecorded(status="success", size=1, sha256="f" * 64),
     CommandRedriven(redriven_as="cmd_2"),
     CommandArchived(segment="1-1-f.jsonl.zst", sha256="f" * 64, messages=3),
+    CommandErased(reason="asked for", messages=3),
 )
 EVENTS: dict[type[Any], CommandEvent] = {type(event): event for event in ONE_OF_EACH}
 HISTORIES: tuple[tuple[CommandEvent, ...], ...] = (
@@ -77,10 +79,10 @@ def test_a_move_without_a_row_is_impossible(state: type[Any], event: type[Any]) 
         assert type(evolve(STATES[state], EVENTS[event], T0)) in move.to
 
 
-def test_what_has_ended_only_hears_late_answers_and_is_archived_or_redriven() -> None:
+def test_what_has_ended_only_hears_late_answers_and_is_archived_redriven_or_erased() -> None:
     after_the_end = {(state, event) for state, event in TRANSITIONS if state in TERMINAL}
     redrives = {(Failed, CommandRedriven), (Expired, CommandRedriven)}
-    assert after_the_end == redrives | set(product(TERMINAL, (LateResponseRecorded, CommandArchived)))
+    assert after_the_end == redrives | set(product(TERMINAL, (LateResponseRecorded, CommandArchived, CommandErased)))
 
 
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: type(event).__name__)

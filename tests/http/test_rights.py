@@ -89,6 +89,8 @@ export-time         yes   403    403     403     403      403   403       403   
 cancel              yes   yes    yes     403     403      403   403       403     403      403        yes
 cancel-mailer       yes   yes    yes     403     403      403   403       403     403      403        yes
 cancel-operator     yes   yes    yes     403     403      403   403       403     403      403        yes
+erase               yes   403    403     403     403      403   403       403     403      403        yes
+erase-unknown       404   403    403     403     403      403   403       403     403      403        404
 cancel-unknown      404   404    404     404     403      403   403       403     403      403        404
 """
 COLUMNS, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
@@ -116,6 +118,8 @@ class World:
         storage = {"mode": "storage", "size": 3}
         restart = a_command(targetResourceId="operator", command="restart")
         self.ids["operator"] = (await by_operations.post("/v1/commands", restart)).ok()["commandId"]
+        self.ids["ended"] = await self.served.create()
+        (await admin.post(f"/v1/commands/{self.ids['ended']}/cancel")).ok()
         self.ids["upload"] = await self.served.create(params=storage)
         uploading = restart | {"params": storage}
         self.ids["upload-operator"] = (await by_operations.post("/v1/commands", uploading)).ok()["commandId"]
@@ -159,6 +163,7 @@ class World:
             "events": ("GET", f"/commands/{command}/events", None),
             "lease": ("POST", "/commands/leases", a_lease(target=leased.get(detail))),
             "renew": ("POST", f"/commands/leases/{lease}/renew", {"leaseSeconds": 30}),
+            "erase": ("POST", f"/commands/{ids.get(detail or 'ended', 'cmd_unknown')}/erase", {"reason": "asked for"}),
             "cancel": ("POST", f"/commands/{command}/cancel", {"reason": "no longer needed"}),
             "release": ("POST", f"/commands/leases/{lease}/release", None),
             "respond": ("PUT", f"/commands/{held}/response", success()),

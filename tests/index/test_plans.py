@@ -57,7 +57,7 @@ def index() -> Iterator[sqlite3.Connection]:
         values |= {"priority": 0, "version": n, "params_at": n, "answer_at": 0}
         rows.append(tuple(values.values()))
         labels.append(("k", str(n % 4), n, n))
-    write(connection, Batch(rows, labels, [], COMMANDS, "digest"))
+    write(connection, Batch(rows, labels, [], [], COMMANDS, "digest"))
     yield connection
     connection.close()
 

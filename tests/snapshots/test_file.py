@@ -122,7 +122,7 @@ def test_parts_of_dead_writers_are_removed_and_those_of_living_ones_are_not(tmp_
 
     def pieces() -> Iterator[tuple[str, Any]]:
         (mine,) = tmp_path.glob(f"*{file.PART}")
-        file._remove_parts(tmp_path)
+        file.remove_parts(tmp_path)
         assert mine.exists()
         yield from PIECES
 
