@@ -17,7 +17,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import anyio
-import orjson
 from anyio.abc import TaskGroup
 
 from arc_es.client.client import ArcClient
@@ -27,19 +26,17 @@ from arc_es.client.handlers import Handler
 from arc_es.client.job import Job
 from arc_es.client.lease import JsonObject, Lease
 from arc_es.client.notes import Notes
-from arc_es.client.receiving import AgentAnswer, Completion
+from arc_es.client.outbox import Answer, Outbox
+from arc_es.client.receiving import AgentAnswer
 from arc_es.client.retry import Backoff
 from arc_es.client.watching import Outcome, Watch
 from arc_es.domain.ids import Target
 
-COMPLETIONS_MAX: Final = 200
-COMPLETION_BYTES_MAX: Final = 1_000_000
-"""A report stays below the 2 MiB that every service takes (`arc.v1` section 0)."""
-KEEP_ANSWER_SECONDS: Final = 300.0
-"""How long an answer is kept for a service that does not take it; late first answers count."""
 RELEASE_SECONDS_MAX: Final = 3.0
 CALL_SECONDS_MAX: Final = 10.0
 """For an answer, beside what it was asked to wait; and a third of the lease at most: a renewal has two tries."""
+LISTEN_SECONDS: Final = 5.0
+"""A busy agent, which has no long-poll open, asks this often what it holds that nobody wants any more."""
 _QUICK_SECONDS: Final = 1.0
 """An empty answer that came sooner was not waited for: the service does not know waitSeconds."""
 _EMPTY_PAUSE: Final = Backoff(initial_seconds=1.0, factor=1.5, max_seconds=10.0)
@@ -64,16 +61,6 @@ class Settings:
     watch: Watch
 
 
-@dataclass(slots=True)
-class _Answer:
-    """One that was not acknowledged yet."""
-
-    job: Job
-    completion: Completion
-    size: int
-    since: float
-
-
 class Agent:
     """Takes commands, runs handlers, answers."""
 
@@ -85,11 +72,12 @@ class Agent:
         self._handler_for = handler_for
         self._notes = notes
         self._jobs: dict[str, Job] = {}  # by command id: from the lease until the run has ended
-        self._outbox: dict[str, _Answer] = {}  # by command id: until the service has acknowledged it
+        self._outbox = Outbox()
         self._busy = 0  # places taken, by handlers that run, threads of stopped ones included
         self._asked = 0  # places promised to calls under way
         self._left = settings.commands_max
         self._reporting = False
+        self._heard_at = anyio.current_time()  # when the service last said what is cancelled
         self._changed = anyio.Event()
         self._polling = anyio.CancelScope()
         self._stopping = False
@@ -112,7 +100,7 @@ class Agent:
         except ArcError as refusal:
             self.refusal = refusal
             self.stop()
-            for one in [*self._outbox.values()] if loop == self._report else ():
+            for one in self._outbox if loop == self._report else ():
                 self._settle(one, refusal)
 
     def stop(self) -> None:
@@ -187,11 +175,10 @@ class Agent:
     async def _report(self) -> None:
         """Send answers and renewals as they come up, for ever. Raises ArcError like `_poll`."""
         while True:
-            now = anyio.current_time()
-            renew_at = min((job.renew_at for job in self._jobs.values()), default=math.inf)
-            if not self._outbox and renew_at > now:
+            call_at = self._call_at
+            if not self._outbox and call_at > anyio.current_time():
                 changed = self._changed
-                with anyio.move_on_at(renew_at) if renew_at < math.inf else anyio.CancelScope():
+                with anyio.CancelScope(deadline=call_at):
                     await changed.wait()
                 continue
             self._reporting = True
@@ -201,26 +188,21 @@ class Agent:
                 self._reporting = False
                 self._change()
 
+    @property
+    def _call_at(self) -> float:
+        """When there is something to be said or heard, if nothing comes up before."""
+        listen_at = self._heard_at + LISTEN_SECONDS if self._jobs and not self._asked else math.inf
+        return min([listen_at, *(job.renew_at for job in self._jobs.values())])
+
     async def _report_once(self) -> None:
-        answers = self._next_answers()
-        soon = anyio.current_time() + self._settings.lease_seconds / 6
+        answers = self._outbox.next()
+        soon = anyio.current_time() + self._settings.lease_seconds / 20  # those of about the same time go together
         renew = [job for job in self._jobs.values() if job.renew_at <= soon]
         count = self._free if answers else 0
         await self._call(count=count, answers=answers, renew=renew)
-        now = anyio.current_time()
-        for one in [one for one in self._outbox.values() if now - one.since > KEEP_ANSWER_SECONDS]:
-            self._settle(one, ArcError("the service did not take it in time"))
-
-    def _next_answers(self) -> list[_Answer]:
-        """The oldest ones, as many as go into one call."""
-        chosen: list[_Answer] = []
-        size = 0
-        for one in self._outbox.values():
-            size += one.size
-            if len(chosen) == COMPLETIONS_MAX or (chosen and size > COMPLETION_BYTES_MAX):
-                break
-            chosen.append(one)
-        return chosen
+        for one in self._outbox:
+            if one.overdue:
+                self._settle(one, ArcError("the service did not take it in time"))
 
     # --- one call
 
@@ -229,7 +211,7 @@ class Agent:
         *,
         count: int,
         wait_seconds: int = 0,
-        answers: list[_Answer] | None = None,
+        answers: list[Answer] | None = None,
         renew: list[Job] | None = None,
     ) -> AgentAnswer | None:
         """One call of the agent loop; None if it failed, after a rest."""
@@ -276,13 +258,13 @@ class Agent:
             self._settings.on_trouble(None)
 
     async def _take(
-        self, found: AgentAnswer, answers: list[_Answer], renew: list[Job], asked_at: float
+        self, found: AgentAnswer, answers: list[Answer], renew: list[Job], asked_at: float
     ) -> list[ArcError]:
         """Act on an answer; the errors of entries that are worth another try."""
         outcomes: list[ArcError | None] = []
         for one in answers:
-            known, command_id = found.completed, one.completion.lease.command_id
-            outcomes.append(known[command_id] if command_id in known else await self._submit(one))
+            known = found.completed
+            outcomes.append(known[one.command_id] if one.command_id in known else await self._submit(one))
             self._settle(one, outcomes[-1])
         outcomes += [self._renewed(job, found.renewed.get(job.lease.lease_id), asked_at) for job in renew]
         for job in self._jobs.values():
@@ -290,14 +272,14 @@ class Agent:
                 job.end("cancelled")
         for problem in found.unreadable:
             log.warning("A lease could not be read, and will run out: %s", problem)
-        received_at = anyio.current_time()
+        self._heard_at = anyio.current_time()
         for lease in found.leases:
             self._left -= 1
-            self._start(lease, received_at)
+            self._start(lease, self._heard_at)
         self._change()
         return [error for error in outcomes if error is not None and error.retryable]
 
-    async def _submit(self, one: _Answer) -> ArcError | None:
+    async def _submit(self, one: Answer) -> ArcError | None:
         """Answer by the signed URL: the service does not know `complete`."""
         try:
             await self._client.submit(one.completion.lease.submit_url, one.completion.response)
@@ -315,20 +297,25 @@ class Agent:
             job.end("lost")
         return found
 
-    def _settle(self, one: _Answer, error: ArcError | None) -> None:
-        """An answer was taken or refused."""
-        if error is not None and error.retryable and anyio.current_time() - one.since <= KEEP_ANSWER_SECONDS:
+    def _settle(self, one: Answer, error: ArcError | None) -> None:
+        """An answer was taken, or refused; one that may be taken later stays."""
+        if error is not None and error.retryable and not one.overdue:
             return
-        command_id = one.completion.lease.command_id
-        self._outbox.pop(command_id, None)
+        self._outbox.remove(one)
         response = one.completion.response
         if error is not None:
-            log.warning("The answer to %s was not taken: %s", command_id, error)
+            log.warning("The answer to %s was not taken: %s", one.command_id, error)
             self._tell(one.job, "unanswered", response.get("code"))
         else:
-            self._notes.forget(command_id)
+            self._forget(one.command_id)
             self._tell(one.job, "succeeded" if response["status"] == "success" else "failed", response.get("code"))
         self._change()
+
+    def _forget(self, command_id: str) -> None:
+        try:
+            self._notes.forget(command_id)
+        except OSError as error:  # no harm: it goes with age
+            log.warning("The note of %s stays: %s", command_id, error)
 
     def _tell(self, job: Job, result: Any, code: str | None) -> None:
         lease, seconds = job.lease, anyio.current_time() - job.started_at
@@ -374,22 +361,17 @@ class Agent:
             if not ended:
                 job.stop = job.stop or "drained"  # the worker itself was cancelled
             if isinstance(answer, dict):
-                self._post(job, answer)
+                self._outbox.post(job, answer)
             else:
                 with anyio.move_on_after(RELEASE_SECONDS_MAX, shield=True):
                     await self._let_go(job, answer)
             del self._jobs[job.lease.command_id]
             self._change()
 
-    def _post(self, job: Job, response: JsonObject) -> None:
-        size = len(orjson.dumps(response))
-        completion = Completion(lease=job.lease, response=response)
-        self._outbox[job.lease.command_id] = _Answer(job, completion, size, anyio.current_time())
-
     async def _let_go(self, job: Job, wish: GiveBack | None) -> None:
         """No answer: give the command back, unless nobody wants it."""
         if job.stop == "cancelled":
-            self._notes.forget(job.lease.command_id)
+            self._forget(job.lease.command_id)
             self._tell(job, "cancelled", None)
             return
         delay_seconds = wish.delay_seconds if wish else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import anyio.from_thread
 import httpx2
 import trio
 from anyio.lowlevel import current_token
+from sniffio import current_async_library
 
 from arc_es.ports import Clock
 
@@ -20,18 +22,15 @@ Across = Callable[..., Awaitable[Any]]
 """Runs an async function where the service runs: `(function, *arguments)`."""
 
 
-async def here(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    """`Across` for a service in the same event loop."""
-    return await function(*arguments)
-
-
 def over(nursery: trio.Nursery, trio_token: trio.lowlevel.TrioToken) -> Across:
-    """`Across` for a service in the trio loop of another thread; cancellation goes across too.
+    """`Across` for a service in a trio loop: this one, or that of another thread. Cancellation goes across too.
 
     Neither thread ever waits for the other one's loop to come round while that one may be waiting for it.
     """
 
     async def across(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        if current_async_library() == "trio" and trio.lowlevel.current_trio_token() is trio_token:
+            return await function(*arguments)
         done, token = anyio.Event(), current_token()
         scope = trio.CancelScope()
         outcome: list[Any] = []
@@ -60,7 +59,10 @@ def over(nursery: trio.Nursery, trio_token: trio.lowlevel.TrioToken) -> Across:
 
 
 class Line(httpx2.AsyncBaseTransport):
-    """An HTTP transport to a web application. cut: nothing gets through. dropped: requests do, and answers do not."""
+    """An HTTP transport to a web application. cut: nothing gets through. dropped: requests do, and answers do not.
+
+    asked: the last thousand requests, as `POST /v1/commands`.
+    """
 
     def __init__(self, app: Any, clock: Clock, across: Across) -> None:
         self._app = app
@@ -69,11 +71,13 @@ class Line(httpx2.AsyncBaseTransport):
         self.across = across
         self.cut = False
         self.dropped = False
+        self.asked: deque[str] = deque(maxlen=1_000)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         content = await request.aread()
         if self.cut:
             raise httpx2.ConnectError("the line is cut", request=request)
+        self.asked.append(f"{request.method} {request.url.path}")
         status, headers, body = await self.across(
             self._ask, request.method, str(request.url), [*request.headers.raw], content
         )

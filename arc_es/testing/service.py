@@ -13,7 +13,7 @@ from anyio.from_thread import start_blocking_portal
 from sniffio import current_async_library
 
 from arc_es.bootstrap import Node, assemble, build_app
-from arc_es.client import ArcClient, Caller, Worker
+from arc_es.client import ArcClient, Caller, SyncCaller, Worker
 from arc_es.config import Config
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import SECOND
@@ -21,7 +21,7 @@ from arc_es.http.app import ArcApp
 from arc_es.journal.memory import MemoryJournal
 from arc_es.keyring import KeyRing, signing_key
 from arc_es.ports import SystemClock
-from arc_es.testing.line import Across, Line, here, over
+from arc_es.testing.line import Across, Line, over
 
 URL: Final = "http://arc.test"
 TOKEN: Final = "the-admin-token-of-a-test"  # noqa: S105 - of a service that nobody can reach
@@ -53,7 +53,7 @@ class _Running:
         keys = KeyRing(signing_key(config))
         self.node: Node = assemble(self.journal, config, clock=self.clock, keys=keys)
         self.app: ArcApp = build_app(self.node.service, config, keys)
-        self.across: Across = here
+        self.across: Across | None = None
 
     async def jump(self, seconds: float) -> None:
         self.clock.jump(seconds)
@@ -67,15 +67,20 @@ class LocalService:
     it answers.
     """
 
-    def __init__(self, running: _Running, line: Line) -> None:
+    def __init__(self, running: _Running) -> None:
+        assert running.across is not None, "it runs"
         self._running = running
-        self.line = line
+        self.line = Line(running.app, running.clock, running.across)
         self.url = URL
         self.token = TOKEN
 
     def caller(self, **options: Any) -> Caller:
         """A `Caller` of this service."""
         return Caller(self.url, self.token, transport=self.line, **options)
+
+    def sync_caller(self, **options: Any) -> SyncCaller:
+        """A `SyncCaller` of this service, for a thread: the loop that this was opened in must go on meanwhile."""
+        return SyncCaller(self.url, self.token, transport=self.line, **options)
 
     def worker(self, **options: Any) -> Worker:
         """A `Worker` of this service."""
@@ -115,12 +120,12 @@ async def open_service(**settings: Any) -> AsyncGenerator[LocalService, None]:
     """A service that runs inside the block; `settings` are those of `arc_es.config.Config`."""
     if current_async_library() == "trio":
         async with _node(settings) as running:
-            yield LocalService(running, Line(running.app, running.clock, here))
+            yield LocalService(running)
         return
     opened = _OtherThread(settings)
     running = await anyio.to_thread.run_sync(opened.start)
     try:
-        yield LocalService(running, Line(running.app, running.clock, running.across))
+        yield LocalService(running)
     finally:
         with anyio.CancelScope(shield=True):  # bounded: the loop of the service is cancelled
             await anyio.to_thread.run_sync(opened.stop)

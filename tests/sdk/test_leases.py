@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from arc_es.client import CommandFailed, Context, Lease, MemoryNotes
+from arc_es.client.agent import LISTEN_SECONDS
 from arc_es.client.handlers import Handler, handler_of
 from arc_es.client.job import Job, margin_seconds
 from arc_es.client.watching import unwatched
@@ -275,5 +276,32 @@ def test_time_out_of_a_handler_is_an_answer(virtually: Run) -> None:
                 with pytest.raises(CommandFailed) as failed:
                     await arc.call("dep", "build", target="indexer")
                 assert failed.value.code == "HANDLER_TIMEOUT"
+
+    virtually(main)
+
+
+def test_a_busy_agent_hears_of_a_cancellation_within_seconds(virtually: Run) -> None:
+    """All its places are taken and its lease is long: it has no long-poll open, and nothing to renew."""
+
+    async def main() -> None:
+        async with open_service() as service:
+            worker = service.worker(**HERE, lease_seconds=600)
+            stopped = anyio.Event()
+
+            @worker.command("build")
+            async def build() -> None:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    stopped.set()
+
+            async with service.caller() as arc, service.working(worker):
+                command = await arc.create("dep", "build", target="indexer")
+                await until(lambda: worker.running)
+                began = anyio.current_time()
+                await command.cancel()
+                await stopped.wait()
+                assert anyio.current_time() - began <= LISTEN_SECONDS + 1
+                assert "LeaseRenewed" not in await service.history(command.id)
 
     virtually(main)

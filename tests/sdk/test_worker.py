@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -348,8 +349,42 @@ def test_many_creates_leave_together_and_one_alone_at_once(run: Run) -> None:
                 for number in range(100):
                     group.start_soon(create, number)
             assert len(made) == 101
+            asked = [*service.line.asked]
+            assert asked[0] == "POST /v1/commands"
+            assert asked.count("POST /v1/commands") <= 3, "the one alone, and the first of each connection"
+            assert 1 <= asked.count("POST /v1/commands/batch") <= 4
 
     run(main)
+
+
+def test_a_plain_script_calls_from_a_thread(run: Run) -> None:
+    def script(service: LocalService) -> tuple[Any, Any, str]:
+        with service.sync_caller() as arc:
+            command = arc.create("dep", "twice", 4, target="indexer")
+            return arc.call("dep", "twice", 3, target="indexer"), command.result(int), command.refresh()["state"]
+
+    async def twice(params: int) -> int:
+        return params * 2
+
+    async def test(called: Called) -> None:
+        assert await anyio.to_thread.run_sync(script, called.service) == (6, 8, "SUCCEEDED")
+
+    worked(run, {"twice": (twice, {})}, test)
+
+
+def test_many_answers_leave_together(run: Run) -> None:
+    async def quick(params: int) -> int:
+        return params
+
+    async def test(called: Called) -> None:
+        async with called.service.caller() as arc, anyio.create_task_group() as group:
+            for number in range(60):
+                group.start_soon(partial(arc.call, "dep", "quick", number, target="indexer"))
+        calls = [*called.service.line.asked].count("POST /v1/commands/leases")
+        assert calls < 60
+        assert len(called.outcomes) == 60
+
+    worked(run, {"quick": (quick, {})}, test, concurrency=20)
 
 
 def test_an_error_in_the_block_of_a_caller_comes_out_as_it_is(run: Run) -> None:
