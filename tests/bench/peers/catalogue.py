@@ -33,12 +33,13 @@ class Peer:
 
 PEERS = (
     Peer("arc_es", "arc_es.py", servers.nothing, "JetStream", 1, 3_000, "arc_es"),
+    Peer("arc_es-2", "arc_es.py", servers.nothing, "JetStream", 2, 3_000, "arc_es"),
     Peer("bullmq", "bullmq.cjs", servers.redis, "Redis", 1, 6_000, "node"),
     Peer("beanstalkd", "beanstalkd.py", servers.beanstalkd, "own log", 1, 3_200),
     Peer("saq", "saq.py", servers.redis, "Redis", 1, 3_000),
     Peer("streaq", "streaq.py", servers.redis, "Redis", 1, 3_000),
-    Peer("arq", "arq.py", servers.redis, "Redis", 2, 1_500),
-    Peer("rq", "rq.py", servers.redis, "Redis", 2, 600),
+    Peer("arq", "arq.py", servers.redis, "Redis", 1, 1_500),
+    Peer("rq", "rq.py", servers.redis, "Redis", 4, 600),
     Peer("pgqueuer", "pgqueuer.py", servers.postgres, "PostgreSQL", 1, 6_000),
     Peer("oban", "oban.py", servers.postgres, "PostgreSQL", 1, 3_000, python=(3, 12)),
     Peer("absurd", "absurd.py", servers.postgres, "PostgreSQL", 2, 1_500),

@@ -47,7 +47,7 @@ class Procrastinate(System):
 
 
 async def serve(url: str) -> None:
-    """What `procrastinate worker` does; jobs that succeeded are deleted, which is its own advice for many jobs."""
+    """What `procrastinate worker` does."""
     async with asyncpg.create_pool(url, min_size=2, max_size=4) as pool, app.open_async():
         context = {"writer": Writer(pool)}
         await app.run_worker_async(concurrency=CONCURRENCY, additional_context=context)
