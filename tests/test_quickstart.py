@@ -22,6 +22,7 @@ AGENT = re.compile(r"<!-- agent -->\n```python\n(.*?)```\n<!-- end of agent -->"
 CALLER = re.compile(r"<!-- caller -->\n```python\n(.*?)```\n<!-- end of caller -->", re.DOTALL)
 TEST = re.compile(r"<!-- test -->\n```python\n(.*?)```\n<!-- end of test -->", re.DOTALL)
 LARGE_BODIES = re.compile(r"<!-- (?:caller|agent|result) -->\n```bash\n(.*?)```\n<!-- end of", re.DOTALL)
+OPERATE = re.compile(r"<!-- operate -->\n```bash\n(.*?)```\n<!-- end of operate -->", re.DOTALL)
 SHOWN = "#> "
 
 pytestmark = pytest.mark.slow
@@ -93,8 +94,26 @@ def test_walk_of_the_howto_on_large_bodies_prints_what_it_shows(address: str, tm
     check_walk("".join(blocks), address, tmp_path)
 
 
-def called(address: str, command: str, params: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "arc_es", "call", "demo", command, params, "--target", "adder", "--timeout", "20"]
+def test_walk_of_the_operator_prints_what_it_shows(address: str, tmp_path: Path) -> None:
+    """Both versions are this one; its directories are of this test."""
+    for number in range(3):
+        assert called(address, "greet", f"[{number}]", "--no-wait").returncode == 0
+    for place in ("opt/arc-es/bin", "opt/arc-es-next/bin", "backup"):
+        (tmp_path / place).mkdir(parents=True)
+        if place != "backup":
+            program = tmp_path / place / "arc-es"
+            program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m arc_es "$@"\n')
+            program.chmod(0o755)
+    walk = "".join(OPERATE.findall((ROOT / "docs/howto/operate.md").read_text("utf-8")))
+    for example in ("/opt/arc-es", "/backup"):
+        walk = walk.replace(example, f"{tmp_path}{example}")
+    walk = walk.replace("/var/lib/arc", str(tmp_path / "arc-data"))
+    check_walk(f"PATH={tmp_path}/opt/arc-es/bin:$PATH\n{walk}", address, tmp_path)
+
+
+def called(address: str, command: str, params: str, *more: str) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "arc_es", "call", "demo", command, params, "--target", "adder", *more]
+    call += [] if more else ["--timeout", "20"]
     given = {**environ(), "ARC_URL": f"http://{address}"}
     return subprocess.run(call, env=given, capture_output=True, text=True, timeout=30, check=False)
 
