@@ -21,6 +21,7 @@ BENCHMARKS = (
     "verify",
     "journal",
     "finding",
+    "memory",
 )
 
 

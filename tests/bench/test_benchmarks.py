@@ -24,6 +24,7 @@ SMALL = {
     "pauses": ["--commands", "2000"],
     "feed": ["--commands", "160", "--rounds", "1", "--readers", "10", "--requests", "160"],
     "verify": ["--commands", "2000"],
+    "memory": ["--live", "50", "--events", "500", "900"],
     "finding": ["--few", "4000", "--commands", "4000"],
     "journal": ["--replay", "500", "--appends", "200"],
 }
