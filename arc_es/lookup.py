@@ -6,6 +6,7 @@ is read from the journal, and folded as always.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -63,7 +64,8 @@ class Lookup:
         due_at = next_due(row.state)
         if due_at is None or due_at > self._clock.now():
             return row
-        ask = Ask(command_id, row.state.facts.route.deployment_id, Tick(), SERVICE)
+        tick = Tick(jitter=random.random())  # noqa: S311 - jitter, no secret
+        ask = Ask(command_id, row.state.facts.route.deployment_id, tick, SERVICE)
         return await self._turns.perform(ask)
 
     async def known(self, command_id: str) -> Row:
