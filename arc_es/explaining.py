@@ -199,11 +199,24 @@ class Explaining:
             "agent": state.agent,
             "by": principal_json(last.by),
             "leaseId": state.lease_id,
+            "leasedAt": format_time(state.leased_at),
             "leaseExpiresAt": until,
             "renewals": state.renewals,
         }
         because = f"It is held by {holder} until {until}{renewed}; this is {_attempt(state)}."
+        if state.agent is not None and self._clock.now() - state.leased_at > RECENT:
+            asked_at = self._leasing.agent_polled_at(state.facts.route.deployment_id, state.agent)
+            facts["agentLastPollAt"] = None if asked_at is None else format_time(asked_at)
+            because += self._long_held(state, asked_at)
         return because, {name: value for name, value in facts.items() if value is not None}
+
+    def _long_held(self, state: Leased, asked_at: Micros | None) -> str:
+        """What an agent does that has held a command for long."""
+        since = f" It has been held since {format_time(state.leased_at)}"
+        if asked_at is not None and self._clock.now() - asked_at <= RECENT:
+            return f"{since}; meanwhile the agent asks for more work, last at {format_time(asked_at)}."
+        last = f"since {format_time(asked_at)}" if asked_at is not None else "as far as this service knows"
+        return f"{since}, and the agent has not asked for work {last}."
 
     async def _ended(self, row: Row, state: Terminal) -> Reason:
         last, event = await self._message(row.answer_at)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -32,6 +32,7 @@ from arc_es.wire_leases import LeaseRequest
 BUSY_RETRY_SECONDS: Final = 0.1
 """When a waiting agent looks again at a command that it lost to somebody else."""
 POLLS_REMEMBERED_MAX: Final = 100_000
+T = TypeVar("T")
 TAKE_BACK_SECONDS_MAX: Final = 10.0
 
 log = logging.getLogger("arc_es.leasing")
@@ -94,6 +95,7 @@ class Leasing:
         self._clock = clock
         self._peers = peers
         self._polls: OrderedDict[tuple[str, str], Poll] = OrderedDict()
+        self._agent_polls: OrderedDict[tuple[str, str], Micros] = OrderedDict()
 
     def last_poll(self, deployment_id: str, target_id: str) -> Poll | None:
         """When a target was last asked for work, here or, as far as is known, at another node."""
@@ -102,6 +104,10 @@ class Leasing:
         if there is not None and (here is None or here.at < there.at):
             return Poll(there.at, there.agent)
         return here
+
+    def agent_polled_at(self, deployment_id: str, agent: str) -> Micros | None:
+        """When an agent last asked for work of a deployment; None: not since this service started, or long ago."""
+        return self._agent_polls.get((deployment_id, agent))
 
     def waiting(self, deployment_id: str, target_id: str) -> int:
         """How many agents wait for this target, here and, as far as is known, at other nodes."""
@@ -330,15 +336,21 @@ class Leasing:
         return deployment.observed.get(target.resource_id) == target.resource_type
 
     def _note_poll(self, request: LeaseRequest) -> None:
+        now, agent = self._clock.now(), request.agent_id
         for queue in self._queues(request):
-            self._peers.asked((request.deployment_id, queue), self._clock.now(), request.agent_id)
-        if request.target is None:
-            return
-        name = (request.deployment_id, request.target.resource_id)
-        self._polls[name] = Poll(self._clock.now(), request.agent_id)
-        self._polls.move_to_end(name)
-        if len(self._polls) > POLLS_REMEMBERED_MAX:
-            self._polls.popitem(last=False)
+            self._peers.asked((request.deployment_id, queue), now, agent)
+        if agent is not None:
+            _remember(self._agent_polls, (request.deployment_id, agent), now)
+        if request.target is not None:
+            _remember(self._polls, (request.deployment_id, request.target.resource_id), Poll(now, agent))
+
+
+def _remember(memory: OrderedDict[tuple[str, str], T], name: tuple[str, str], said: T) -> None:
+    """Keep what was said last, and forget what was said longest ago if it is too much."""
+    memory[name] = said
+    memory.move_to_end(name)
+    if len(memory) > POLLS_REMEMBERED_MAX:
+        memory.popitem(last=False)
 
 
 def _emptied(waiter: Waiter) -> list[str]:

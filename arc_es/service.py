@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import trio
@@ -47,7 +48,7 @@ from arc_es.domain.ids import (
 )
 from arc_es.domain.queues import QueueCounts
 from arc_es.domain.recorded import SERVICE, CommandKey, Decision, Principal
-from arc_es.domain.state import TERMINAL, Facts
+from arc_es.domain.state import TERMINAL, Facts, Leased
 from arc_es.explaining import Explaining
 from arc_es.feed import Feed
 from arc_es.finding import Finding
@@ -76,6 +77,9 @@ from arc_es.wire_leases import LeaseRequest
 ABREAST_SECONDS_MAX: Final = 2.0
 """How long a request waits until this process knows what another one of the same service knew before."""
 
+HELD_LOOKED_AT_MAX: Final = 10_000
+"""Leases among which the oldest of each target is looked for."""
+
 log = logging.getLogger("arc_es")
 
 
@@ -86,6 +90,16 @@ class Queue:
     counts: QueueCounts
     waiting: int
     last_poll: Poll | None
+    oldest: Held | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The command that has been held longest, and when its agent last asked for work."""
+
+    command_id: str
+    lease: Leased
+    agent_polled_at: Micros | None
 
 
 class Service:
@@ -311,15 +325,27 @@ class Service:
 
     def queues(self) -> list[Queue]:
         """All queues, with their agents: those that are leased from, then those that are pushed to."""
-        now = self._clock.now()
-        return [
-            Queue(
-                counts,
-                self._leasing.waiting(counts.deployment_id, counts.target_id),
-                self._leasing.last_poll(counts.deployment_id, counts.target_id),
-            )
-            for counts in (*self._models.pending.queues(now), *self._models.pushes.queues(now))
-        ]
+        now, leasing = self._clock.now(), self._leasing
+        oldest = self._oldest_leases()
+        queues: list[Queue] = []
+        for counts in (*self._models.pending.queues(now), *self._models.pushes.queues(now)):
+            name = (counts.deployment_id, counts.target_id)
+            held = oldest.get(name) if counts.leased else None
+            queues.append(Queue(counts, leasing.waiting(*name), leasing.last_poll(*name), held))
+        return queues
+
+    def _oldest_leases(self) -> dict[tuple[str, str], Held]:
+        """Of each target the lease that has been held longest, among the first ones that are live."""
+        oldest: dict[tuple[str, str], Held] = {}
+        for row in islice(self._models.status.held(), HELD_LOOKED_AT_MAX):
+            state = row.state
+            assert isinstance(state, Leased), "only leases are held"
+            route = state.facts.route
+            name = (route.deployment_id, route.target_id)
+            if name not in oldest or state.leased_at < oldest[name].lease.leased_at:
+                polled = state.agent and self._leasing.agent_polled_at(route.deployment_id, state.agent)
+                oldest[name] = Held(row.command_id, state, polled or None)
+        return oldest
 
     async def declare(self, deployment_id: str, declaration: DeploymentDeclared, by: Principal) -> DeploymentDeclared:
         """Declare a deployment or replace its declaration; answers what is stored."""

@@ -112,7 +112,7 @@ class Pending:
 
 @value
 class Leased:
-    """A receiver holds the command until `expires_at`."""
+    """A receiver holds the command until `expires_at`, and has done so since `leased_at`."""
 
     facts: Facts
     attempt: int
@@ -121,6 +121,7 @@ class Leased:
     agent: str | None
     renewals: int
     lease_end_max: Micros
+    leased_at: Micros
 
 
 @value
@@ -278,6 +279,7 @@ def _leased(state: Pending, event: CommandLeased, at: Micros) -> State:
         event.agent,
         0,
         max(state.lease_end_max, event.expires_at),
+        at,
     )
 
 
@@ -290,6 +292,7 @@ def _renewed(state: Leased, event: LeaseRenewed, at: Micros) -> State:
         state.agent,
         state.renewals + 1,
         max(state.lease_end_max, event.expires_at),
+        state.leased_at,
     )
 
 

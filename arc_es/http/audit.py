@@ -14,7 +14,7 @@ from arc_es.http.api import Api
 from arc_es.http.past import counts_json, moment_of, queues_then
 from arc_es.http.problems import json_response
 from arc_es.proof.chain import broken_at
-from arc_es.service import Queue
+from arc_es.service import Held, Queue
 from arc_es.wire import format_time
 
 log = logging.getLogger("arc_es.http")
@@ -64,4 +64,22 @@ def _queue(api: Api, queue: Queue, now: int) -> dict[str, Any]:
         entry["lastPollAt"] = format_time(queue.last_poll.at)
         if queue.last_poll.agent is not None:
             entry["lastAgent"] = queue.last_poll.agent
+    if queue.oldest is not None:
+        entry["oldestLease"] = _held(queue.oldest)
+    return entry
+
+
+def _held(held: Held) -> dict[str, Any]:
+    lease = held.lease
+    entry: dict[str, Any] = {
+        "commandId": held.command_id,
+        "attempt": lease.attempt,
+        "leasedAt": format_time(lease.leased_at),
+        "leaseExpiresAt": format_time(lease.expires_at),
+        "renewals": lease.renewals,
+    }
+    if lease.agent is not None:
+        entry["agent"] = lease.agent
+    if held.agent_polled_at is not None:
+        entry["agentLastPollAt"] = format_time(held.agent_polled_at)
     return entry

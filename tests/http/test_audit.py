@@ -74,7 +74,7 @@ async def test_an_unknown_command_has_no_history(client: Client) -> None:
 
 async def test_queues(served: Served) -> None:
     assert (await served.client.get("/v1/queues")).ok()["queues"] == []
-    await served.create()
+    held = await served.create()
     served.clock.advance(90)
     await served.create()
     await served.create(notBefore="2026-03-01T11:00:00Z")
@@ -94,6 +94,15 @@ async def test_queues(served: Served) -> None:
         "waiting": 0,
         "lastPollAt": "2026-03-01T10:01:30Z",
         "lastAgent": "a-17",
+        "oldestLease": {
+            "commandId": held,
+            "attempt": 1,
+            "leasedAt": "2026-03-01T10:01:30Z",
+            "leaseExpiresAt": "2026-03-01T11:01:30Z",
+            "renewals": 0,
+            "agent": "a-17",
+            "agentLastPollAt": "2026-03-01T10:01:30Z",
+        },
     }
     assert second == {
         "deploymentId": "d2",
