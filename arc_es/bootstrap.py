@@ -29,7 +29,6 @@ from arc_es.bodies import Bodies
 from arc_es.config import Config
 from arc_es.dispatch.null import NullPusher
 from arc_es.domain.recorded import CommandKey
-from arc_es.domain.state import PUBLIC_STATE, TERMINAL
 from arc_es.envelopes import Envelopes
 from arc_es.garbage import no_garbage_collection
 from arc_es.http.accepting import ALONE, Neighbours
@@ -206,7 +205,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     follower = Follower(journal, models, messages)
     index = _index(index_dir, follower, models)
     turns = _turns(config, journal, models, follower, messages, clock)
-    journal.reserve_for(partial(_live, models))
+    journal.reserve_for(models.stats.live)
     waiters = Waiters(models.pending, models.status, clock, config.waiters_max, config.waiters_per_target_max)
     bodies = Bodies(messages, store or MemoryBodyStore())
     lookup = Lookup(journal, models, follower, turns, clock, index)
@@ -409,12 +408,6 @@ def _sending(config: Config, keys: KeyRing, store: BodyStore, clock: Clock, push
 def public_base(config: Config) -> str | None:
     """The configured `{base}` of all own URLs."""
     return config.public_url.rstrip("/") if config.public_url else None
-
-
-def _live(models: ReadModels) -> int:
-    """How many commands have not come to an end."""
-    ended = {PUBLIC_STATE[state] for state in TERMINAL}
-    return sum(count for name, count in models.stats.by_state().items() if name not in ended)
 
 
 def build_app(service: Service, config: Config, keys: KeyRing) -> ArcApp:

@@ -12,9 +12,10 @@ Field names are those of the event classes; a field that has its default is left
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Callable, Mapping
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
+from operator import attrgetter
 from typing import Any, Final
 
 import orjson
@@ -23,8 +24,9 @@ from arc_es.codec_read import BODIES, EventReader, NotPlain
 from arc_es.domain import events as e
 from arc_es.domain.events import Event
 from arc_es.domain.ids import Target
-from arc_es.domain.recorded import Agent, Decision, Key, Principal, Recorded
+from arc_es.domain.recorded import SERVICE, Agent, Decision, Key, Principal, Recorded
 from arc_es.ports import JournalCorrupt
+from arc_es.randomness import token_bytes
 
 VERSION: Final = 2
 _SALT_BYTES: Final = 16
@@ -140,27 +142,58 @@ _NESTED: Final[Mapping[str, Mapping[str, Callable[[Any], Any]]]] = {
 _READER: Final = EventReader(VERSION, EVENT_TYPES.values(), PRIVATE, _NESTED)
 
 
+def _values_of(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda record: tuple(getattr(record, name) for name in names)
+
+
+_ATOMS: Final = (str, int, float, bool)
+_SHAPES: Final[Mapping[type[Any], tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str, Any, bool], ...]]]] = {
+    cls: (
+        _values_of([name for name, _ in columns]),
+        tuple((name, default, name in PRIVATE.get(cls, ())) for name, default in columns),
+    )
+    for cls, columns in _FIELDS.items()
+}
+"""Of each record how to get all fields at once, and of each field its name, its default, and whether it is private."""
+
+
 def _split(record: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The public and the private fields of a record, storable."""
-    hidden = PRIVATE.get(type(record), frozenset())
+    values_of, columns = _SHAPES[type(record)]
     public: dict[str, Any] = {}
     private: dict[str, Any] = {}
-    for name, default in _FIELDS[type(record)]:
-        item = getattr(record, name)
-        if item == default:
+    for (name, default, hidden), item in zip(columns, values_of(record), strict=True):
+        if item is default or item == default:
             continue
-        if name in hidden:
-            private[name] = _plain(item)
-        elif type(item) is e.Body:
+        if type(item) is e.Body:
             public[name], private[name] = _split(item)
         else:
-            public[name] = _plain(item)
+            (private if hidden else public)[name] = item if type(item) in _ATOMS else _plain(item)
     return public, private
+
+
+class _LastPrincipal:
+    """Whoever was split last: what one request does to many commands is all done by one principal."""
+
+    def __init__(self) -> None:
+        self._by = SERVICE
+        self._split = _split(SERVICE)
+
+    def split(self, by: Principal) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As `_split`; nobody may change what it returns."""
+        if by is not self._by:
+            self._by, self._split = by, _split(by)
+        return self._split
+
+
+_last_principal: Final = _LastPrincipal()
 
 
 def _in_two(decision: Decision) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
     """What comes before the events in the first line, the events there, and the second line without its salt."""
-    by, private_by = _split(decision.by)
+    by, private_by = _last_principal.split(decision.by)
     head: dict[str, Any] = {"v": VERSION, "id": decision.id, "at": decision.at, "by": by}
     if decision.prev is not None:
         head["prev"] = decision.prev
@@ -176,12 +209,16 @@ def _in_two(decision: Decision) -> tuple[dict[str, Any], list[dict[str, Any]], d
     return head, events, second
 
 
+def _new_salt() -> str:
+    return urlsafe_b64encode(token_bytes(_SALT_BYTES)).rstrip(b"=").decode()
+
+
 def encode(decision: Decision, salt: str | None = None) -> bytes:
     """The bytes to store for a decision. salt: 22 characters that nobody can guess; new ones if None."""
     head, events, second = _in_two(decision)
     if not second:
         return orjson.dumps({**head, "events": events})
-    line = orjson.dumps({**second, "salt": salt or secrets.token_urlsafe(_SALT_BYTES)})
+    line = orjson.dumps({**second, "salt": salt or _new_salt()})
     return b"%b\n%b" % (orjson.dumps({**head, "private": hashlib.sha256(line).hexdigest(), "events": events}), line)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ from arc_es.domain.recorded import Principal
 from arc_es.lookup import Lookup
 from arc_es.ports import BodyStoreError, Clock, Journal, JournalError, JournalFull, Overloaded, Slot
 from arc_es.pushing import Pushing
+from arc_es.randomness import uuid4
 from arc_es.views import ReadModels, Row
 from arc_es.wire import CreateRequest, InlineBody, StorageBody
 
@@ -105,7 +105,7 @@ class Creating:
         """What is to be decided; equal keys meet at one id, and after the window of one the next has another."""
         intent = self._intent(request, trace)
         if request.idempotency_key is None:
-            return await self._prepared(command_id_of(uuid.uuid4()), intent, request.params, by)
+            return await self._prepared(command_id_of(uuid4()), intent, request.params, by)
         scope = _scope(intent)
         holder = self._models.idempotency.holder(*scope)
         row = None if holder is None else self._models.status.get(holder)
@@ -155,10 +155,11 @@ class Creating:
     async def _prepared(self, command_id: str, intent: Create, params: InlineBody | StorageBody, by: Principal) -> Ask:
         """Create under this id; large params are stored first, so that no command ever names what is not there."""
         is_new = self._models.status.get(command_id) is None
-        if is_new and not self._journal.spacious and intent.idempotency_key is not None:
-            is_new = await self._lookup.found(command_id) is None  # to find one that ended long ago takes no room
-        if is_new:
-            self.need_room()
+        if is_new and not self._journal.spacious:
+            if intent.idempotency_key is not None:
+                is_new = await self._lookup.found(command_id) is None  # to find one that ended long ago takes no room
+            if is_new:
+                self.need_room()
         if isinstance(params, StorageBody):
             return Ask(command_id, intent.deployment_id, replace(intent, upload_size=params.size), by)
         if not is_new:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from arc_es.domain.limits import NAME_BYTES_MAX
 from arc_es.domain.recorded import SERVICE, Principal
 from arc_es.domain.state import Facts, Leased
 from arc_es.ports import Clock, JournalError, Overloaded
+from arc_es.randomness import uuid4
 from arc_es.views import DeploymentsView, ReadModels, Row
 from arc_es.wire_leases import LeaseRequest
 
@@ -299,7 +299,7 @@ class Leasing:
     def _lease_ask(self, command_id: str, request: LeaseRequest, by: Principal) -> Ask:
         resource_type = target_of(self._models.deployments, self._row(command_id).state.facts).resource_type or "worker"
         intent = Lease(
-            lease_id=lease_id_of(uuid.uuid4()),
+            lease_id=lease_id_of(uuid4()),
             seconds=request.lease_seconds,
             target_type=resource_type,
             agent=request.agent_id,

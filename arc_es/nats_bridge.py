@@ -33,6 +33,7 @@ from nats.aio.transport import TcpTransport
 
 from arc_es.nats_access import Access, ServerInfo
 from arc_es.nats_frames import NO_RESPONDERS, Incoming, Run, Sorter, Take, Taker, none_at_once, status_of
+from arc_es.nats_writing import may_write, publish_frame, write
 from arc_es.ports import JournalUnavailable
 
 PING_SECONDS: Final = 5.0
@@ -270,7 +271,8 @@ class Bridge:
         if client is None:
             return
         try:
-            _run_now(client.publish(subject, payload, reply, headers))  # type: ignore[arg-type]  # only read
+            frame = publish_frame(subject, reply, headers, payload) if headers and may_write(client) else None
+            _run_now(write(client, frame) if frame else client.publish(subject, payload, reply, headers))  # type: ignore[arg-type]  # only read
         except (nats.errors.Error, OSError, RuntimeError) as error:
             self._report("Could not send", error)
             self.soon(self._drop)

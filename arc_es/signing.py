@@ -47,7 +47,7 @@ class Signer:
         """Raises ValueError for an empty key: everybody could sign with it."""
         if not key or not all(one.key for one in old):
             raise ValueError("The signing key is empty")
-        self._key = key
+        self._mac = hmac.new(key, digestmod=hashlib.sha256)
         self._verifying = (OldKey(key), *old)
 
     def __repr__(self) -> str:
@@ -55,11 +55,16 @@ class Signer:
 
     def response_token(self, command_id: str, expires: int) -> str:
         """The token for answering one command until `expires` (Unix seconds)."""
-        return _sign(self._key, _response_message(command_id, expires))
+        return self._sign(_response_message(command_id, expires))
 
     def storage_signature(self, method: Method, path: str, expires: int) -> str:
         """The signature for one method on one object path until `expires` (Unix seconds)."""
-        return _sign(self._key, _storage_message(method, path, expires))
+        return self._sign(_storage_message(method, path, expires))
+
+    def _sign(self, message: str) -> str:
+        mac = self._mac.copy()  # half of the work is done with the key alone
+        mac.update(message.encode())
+        return mac.hexdigest()
 
     def token_valid(self, command_id: str, token: str, expires: int, now: Micros, lease_end_max: Micros) -> bool:
         """Whether a response token may be used now.

@@ -216,6 +216,9 @@ class StatsView(Protocol):
     def by_state(self) -> dict[str, int]:
         """Number of commands in each public state."""
 
+    def live(self) -> int:
+        """Number of commands that have not come to an end."""
+
 
 class ReadModels(Protocol):
     """All projections, fed in one place."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from arc_es.domain.recorded import Recorded
-from arc_es.domain.state import PUBLIC_STATE
+from arc_es.domain.state import PUBLIC_STATE, TERMINAL
 from projections.change import Change
 from projections.plain import Plain
+
+_LIVE: Final = tuple(state for state in PUBLIC_STATE if state not in TERMINAL)
 
 
 class StatsProjection:
@@ -26,6 +28,10 @@ class StatsProjection:
         for state, count in self._commands.items():
             counts[PUBLIC_STATE[state]] += count
         return counts
+
+    def live(self) -> int:
+        """Number of commands that have not come to an end."""
+        return sum([self._commands[state] for state in _LIVE])
 
     def apply(self, recorded: Recorded, change: Change | None) -> None:
         """Count one decision, and what it changed about a command, if anything."""

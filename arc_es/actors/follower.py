@@ -10,13 +10,16 @@ import trio
 
 from arc_es.actors.messages import Messages
 from arc_es.codec import decode_recorded
-from arc_es.domain.recorded import Key
+from arc_es.domain.recorded import Decision, Key, Recorded
 from arc_es.ports import Journal, JournalClosed, JournalUnavailable
 from arc_es.views import ReadModels
 
 RETRY_SECONDS: Final = 0.2
 APPLY_SECONDS_MAX: Final = 10.0
 """How long what is stored may take to come back. Not for ever: somebody holds a turn, or waits for an answer."""
+
+EXPECTED_MAX: Final = 4_000
+"""Own messages under way whose meaning is remembered; of others it is read from their bytes, as of everybody else's."""
 
 
 class Follower:
@@ -28,6 +31,7 @@ class Follower:
         self._messages = messages
         self._waiting: dict[int, trio.Event] = {}
         self._watching: dict[Key, trio.Event] = {}
+        self._expected: dict[bytes, Decision] = {}
         self._caught_up = trio.Event()
         self._ended = False
         self._started = time.monotonic()
@@ -138,8 +142,20 @@ class Follower:
         self.ready = True
         self._caught_up.set()
 
+    def expect(self, payload: bytes, decision: Decision) -> None:
+        """Say what these bytes mean, which are about to be stored: when they come back, nobody has to read them."""
+        self._expected[payload] = decision
+        if len(self._expected) > EXPECTED_MAX:
+            del self._expected[next(iter(self._expected))]
+
+    def _recorded(self, position: int, key: Key, payload: bytes) -> Recorded:
+        decision = self._expected.pop(payload, None)
+        if decision is None:
+            return decode_recorded(position, key, payload)
+        return Recorded(position, key, decision.at, decision.events)
+
     def _handle(self, position: int, key: Key, payload: bytes) -> None:
-        leasable = self._models.apply(decode_recorded(position, key, payload))
+        leasable = self._models.apply(self._recorded(position, key, payload))
         self.applied = position
         self.tip = payload
         self.on_stored(self.ready)

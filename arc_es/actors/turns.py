@@ -8,7 +8,6 @@ number of times.
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -41,6 +40,7 @@ from arc_es.domain.recorded import (
 from arc_es.domain.state import State, needs_body
 from arc_es.domain.tokens import decide_token
 from arc_es.ports import Append, BodyKind, Clock, Conflict, Journal, JournalError, JournalUnavailable
+from arc_es.randomness import token_bytes
 from arc_es.views import ReadModels, Row
 
 CONFLICTS_MAX: Final = 20
@@ -367,7 +367,9 @@ class Turns:
     ) -> Append:
         wanted: Body | None = needs_body(decision.events[-1])
         beside = body if wanted is not None and wanted.place == "message" else None
-        return Append(key, version, decision.id, encode(decision), beside, body_kind)
+        payload = encode(decision)
+        self._follower.expect(payload, decision)
+        return Append(key, version, decision.id, payload, beside, body_kind)
 
     def _new(self, ask: Ask, now: Micros) -> Append:
         """The first message of a command."""
@@ -381,4 +383,4 @@ class Turns:
 
 
 def _new_id() -> str:
-    return uuid.uuid4().hex
+    return token_bytes(16).hex()

@@ -5,9 +5,11 @@ A session is a generator that yields requests and is sent the answers; each runs
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
@@ -63,13 +65,17 @@ def request(method: str, path: str, body: bytes = b"") -> bytes:
 
 class _Connection:
     def __init__(self, host: str, port: int, session: Session) -> None:
-        self.socket = socket.create_connection((host, port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = (host, port)
+        self.socket = socket.socket()
         self.session = session
         self.buffer = b""
         self.sent_at = 0.0
 
     def start(self) -> None:
+        """Connect and send the first request, at once: a server does not wait long for it."""
+        self.socket.close()
+        self.socket = socket.create_connection(self._address)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._send(next(self.session))
 
     def _send(self, data: bytes) -> None:
@@ -104,6 +110,7 @@ def drive(
     sessions: Sequence[Session],
     until: Sequence[Session] | None = None,
     on_tick: Callable[[float], None] | None = None,
+    starts_per_second: float = math.inf,
 ) -> float:
     """Run sessions side by side; returns the seconds until all those in `until` (default: all) are over.
 
@@ -116,20 +123,29 @@ def drive(
     connections = [_Connection(host, port, session) for session in sessions]
     waited_for = {id(session) for session in (sessions if until is None else until)}
     try:
-        return _run(connections, waited_for, on_tick or (lambda _: None))
+        return _run(connections, waited_for, on_tick or (lambda _: None), starts_per_second)
     finally:
         for connection in connections:
             connection.socket.close()
 
 
-def _run(connections: Sequence[_Connection], waited_for: set[int], on_tick: Callable[[float], None]) -> float:
+def _run(
+    connections: Sequence[_Connection],
+    waited_for: set[int],
+    on_tick: Callable[[float], None],
+    starts_per_second: float,
+) -> float:
     with selectors.DefaultSelector() as selector:
         started = heard_at = ticked_at = time.perf_counter()
-        for connection in connections:
-            connection.start()
-            selector.register(connection.socket, selectors.EVENT_READ, connection)
+        starting = deque(connections)
         while waited_for:
-            ready, now = selector.select(TICK_SECONDS), time.perf_counter()
+            due = (time.perf_counter() - started) * starts_per_second
+            while starting and len(connections) - len(starting) <= due:
+                connection = starting.popleft()
+                connection.start()
+                selector.register(connection.socket, selectors.EVENT_READ, connection)
+            patience = 1 / starts_per_second if starting else TICK_SECONDS
+            ready, now = selector.select(patience), time.perf_counter()
             heard_at = now if ready else heard_at
             if now - heard_at > STALL_SECONDS_MAX:
                 raise TimeoutError("no answer for a long time")

@@ -68,7 +68,7 @@ PRINCIPAL_CHARS_MAX: Final = 256
 
 WORKERS_MAX: Final = 64
 """Ours: processes of one service (`workers`). Above it: refused at start."""
-CONNECTIONS_MAX: Final = 10_000
+CONNECTIONS_MAX: Final = 15_000
 """Ours: connections at the same time. Above it: 503 OVERLOADED at once, and the connection ends."""
 TURNED_AWAY_MAX: Final = 100
 """Ours: connections above that number that are being answered at the same time. Above it: closed without an answer."""
@@ -88,9 +88,9 @@ LINGER_SECONDS_MAX: Final = 2.0
 
 # --- Load
 
-WAITERS_MAX: Final = 10_000
+WAITERS_MAX: Final = 12_000
 """Ours: lease calls that wait at the same time. Above it: 503 OVERLOADED."""
-WAITERS_PER_TARGET_MAX: Final = 1_000
+WAITERS_PER_TARGET_MAX: Final = 10_000
 """Ours: lease calls that wait for the same target. Above it: 429 OVERLOADED."""
 ACTORS_MAX: Final = 20_000
 """Ours: commands being changed at the same time. Above it: 503 OVERLOADED, before anything is written."""
