@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,9 @@ def measure(given: argparse.Namespace) -> tuple[list[Row], list[float]]:
 def main() -> int:
     """Measure and print; the exit status says whether all that was asked for was measured."""
     given = arguments()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that servers are stopped, as by Ctrl-C
     rows, syncs = measure(given)
     print(markdown(rows))
     print(f"\nfdatasync of 512 bytes here, p50 before each round: {', '.join(f'{sync:.2f}' for sync in syncs)} ms")

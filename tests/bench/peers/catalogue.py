@@ -40,7 +40,7 @@ PEERS = (
     Peer("streaq", "streaq.py", servers.redis, "Redis", 1, 3_000),
     Peer("arq", "arq.py", servers.redis, "Redis", 1, 1_500),
     Peer("rq", "rq.py", servers.redis, "Redis", 4, 600),
-    Peer("pgqueuer", "pgqueuer.py", servers.postgres, "PostgreSQL", 1, 6_000),
+    Peer("pgqueuer", "pgqueuer.py", servers.postgres, "PostgreSQL", 1, 10_000),
     Peer("oban", "oban.py", servers.postgres, "PostgreSQL", 1, 3_000, python=(3, 12)),
     Peer("absurd", "absurd.py", servers.postgres, "PostgreSQL", 2, 1_500),
     Peer("dbos", "dbos.py", servers.postgres, "PostgreSQL", 1, 1_000),

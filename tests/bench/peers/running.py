@@ -122,6 +122,8 @@ def _listen(said: IO[str]) -> Round | None:
     phases: dict[str, Phase] = {}
     began = 0.0
     for line in said:
+        if not line.startswith("{"):
+            continue  # a library said something
         told: Mapping[str, Any] = json.loads(line)
         if "begins" in told:
             began = descendants_cpu_seconds()

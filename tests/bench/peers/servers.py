@@ -17,6 +17,8 @@ from typing import TypeAlias
 
 START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 20
+STOP = signal.SIGINT
+"""What all three take as: end now, in good order. PostgreSQL would wait for its clients at SIGTERM."""
 LOOPBACK = "127.0.0.1"
 POSTGRES_USER = "postgres"
 
@@ -71,11 +73,9 @@ def find(program: str, package: str) -> str:
     return found
 
 
-def _as_postgres(command: list[str]) -> list[str]:
-    """PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return command
-    return ["setpriv", f"--reuid={POSTGRES_USER}", f"--regid={POSTGRES_USER}", "--clear-groups", *command]
+def _as_postgres() -> list[str]:
+    """PostgreSQL refuses to run as root: options for setpriv."""
+    return [f"--reuid={POSTGRES_USER}", f"--regid={POSTGRES_USER}", "--clear-groups"] if os.geteuid() == 0 else []
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -91,15 +91,21 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @contextmanager
-def _server(command: list[str], port: int, folder: Path, stop: signal.Signals = signal.SIGTERM) -> Iterator[None]:
+def _server(command: list[str], port: int, folder: Path, *options: str) -> Iterator[None]:
+    """Run a server until it is told to stop, or this process has gone in whatever way."""
     log = folder / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            ["setpriv", *options, "--pdeathsig", STOP.name.removeprefix("SIG"), *command],
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+        )
     try:
         _wait_for(port, process, log)
         yield
     finally:
-        process.send_signal(stop)
+        process.send_signal(STOP)
         try:
             process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
@@ -109,7 +115,7 @@ def _server(command: list[str], port: int, folder: Path, stop: signal.Signals = 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """A new cluster; SIGINT is its fast shutdown."""
+    """A new cluster."""
     initdb, server = find("initdb", "postgresql"), find("postgres", "postgresql")
     with tempfile.TemporaryDirectory(prefix="peers-postgres-") as name:
         folder, port = Path(name), free_port()
@@ -118,9 +124,9 @@ def postgres() -> Iterator[str]:
             os.chown(folder, user.pw_uid, user.pw_gid)
         data = str(folder / "data")
         make = [initdb, "--auth=trust", "--username=bench", "--encoding=UTF8", "--no-locale", "-D", data]
-        subprocess.run(_as_postgres(make), check=True, stdout=subprocess.DEVNULL, cwd=folder)
+        subprocess.run(["setpriv", *_as_postgres(), *make], check=True, stdout=subprocess.DEVNULL, cwd=folder)
         settings = [f"--{key}={value}" for key, value in POSTGRES_SETTINGS.items()]
-        with _server(_as_postgres([server, "-D", data, "-p", str(port), *settings]), port, folder, signal.SIGINT):
+        with _server([server, "-D", data, "-p", str(port), *settings], port, folder, *_as_postgres()):
             yield f"postgresql://bench@{LOOPBACK}:{port}/postgres"
 
 

@@ -10,11 +10,14 @@ from pgqueuer.db import AsyncpgPoolDriver
 from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 
-from tests.bench.peers.systems.stored import COUNT, CREATE, FEWER, Waiters, Writer
+from tests.bench.peers.systems.stored import CREATE, Waiters, Writer
 from tests.bench.peers.work import CALLERS, PAYLOAD, System, main, result, until_none, uvloop_or_asyncio
 
 BATCH = 50
 """Jobs that a worker takes in one query, and completions that it writes in one. Its default is 10."""
+
+
+LEFT = "SELECT count(*) FROM pgqueuer"
 
 
 class Pgqueuer(System):
@@ -32,9 +35,8 @@ class Pgqueuer(System):
         return await self.waiters.wait(job_id)
 
     async def bulk(self, count: int) -> None:
-        wanted = count + await self.pool.fetchval(COUNT)
         await self.queries.enqueue(["handle"] * count, [PAYLOAD.encode()] * count, [0] * count)
-        await until_none(lambda: self.pool.fetchval(FEWER, wanted))
+        await until_none(lambda: self.pool.fetchval(LEFT))
 
     async def close(self) -> None:
         await self.waiters.close()

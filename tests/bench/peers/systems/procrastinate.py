@@ -7,11 +7,13 @@ import logging
 import asyncpg
 from procrastinate import App, JobContext, PsycopgConnector
 
-from tests.bench.peers.systems.stored import COUNT, CREATE, FEWER, Waiters, Writer
+from tests.bench.peers.systems.stored import CREATE, Waiters, Writer
 from tests.bench.peers.work import CALLERS, PAYLOAD, System, main, result, until_none, url, uvloop_or_asyncio
 
 CONCURRENCY = 16
 """Jobs at a time in a process; its default is 1. Each is fetched by a query of its own."""
+
+LEFT = "SELECT count(*) FROM procrastinate_jobs WHERE status <> 'succeeded'"
 
 app = App(connector=PsycopgConnector(conninfo=url(), min_size=CALLERS, max_size=CALLERS))
 
@@ -36,9 +38,8 @@ class Procrastinate(System):
         return await self.waiters.wait(await handle.defer_async(payload=PAYLOAD))
 
     async def bulk(self, count: int) -> None:
-        wanted = count + await self.connection.fetchval(COUNT)
         await handle.batch_defer_async(*({"payload": PAYLOAD} for _ in range(count)))
-        await until_none(lambda: self.connection.fetchval(FEWER, wanted))
+        await until_none(lambda: self.connection.fetchval(LEFT))
 
     async def close(self) -> None:
         await self.waiters.close()

@@ -11,8 +11,6 @@ POLL_SECONDS = 0.002
 CREATE = "CREATE TABLE results (job_id bigint PRIMARY KEY, body text NOT NULL)"
 INSERT = "INSERT INTO results SELECT * FROM unnest($1::bigint[], $2::text[])"
 SELECT = "SELECT job_id, body FROM results WHERE job_id = ANY($1::bigint[])"
-COUNT = "SELECT count(*) FROM results"
-FEWER = "SELECT count(*) < $1 FROM results"
 
 
 class Waiters:
