@@ -267,8 +267,7 @@ class Bridge:
         self, subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         """Put one message into the send buffer; it leaves when the loop goes on. Trouble shows as a lost connection."""
-        client = self._client
-        if client is None:
+        if (client := self._client) is None:
             return
         try:
             frame = publish_frame(subject, reply, headers, payload) if headers and may_write(client) else None
