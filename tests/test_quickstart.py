@@ -21,6 +21,7 @@ WALK = re.compile(r"<!-- walk -->\n```bash\n(.*?)```\n<!-- end of walk -->", re.
 AGENT = re.compile(r"<!-- agent -->\n```python\n(.*?)```\n<!-- end of agent -->", re.DOTALL)
 CALLER = re.compile(r"<!-- caller -->\n```python\n(.*?)```\n<!-- end of caller -->", re.DOTALL)
 TEST = re.compile(r"<!-- test -->\n```python\n(.*?)```\n<!-- end of test -->", re.DOTALL)
+COUNTER = re.compile(r"<!-- counter -->\n```python\n(.*?)```\n<!-- end of counter -->", re.DOTALL)
 LARGE_BODIES = re.compile(r"<!-- (?:caller|agent|result) -->\n```bash\n(.*?)```\n<!-- end of", re.DOTALL)
 OPERATE = re.compile(r"<!-- operate -->\n```bash\n(.*?)```\n<!-- end of operate -->", re.DOTALL)
 SHOWN = "#> "
@@ -111,8 +112,10 @@ def test_walk_of_the_operator_prints_what_it_shows(address: str, tmp_path: Path)
     check_walk(f"PATH={tmp_path}/opt/arc-es/bin:$PATH\n{walk}", address, tmp_path)
 
 
-def called(address: str, command: str, params: str, *more: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "arc_es", "call", "demo", command, params, "--target", "adder", *more]
+def called(
+    address: str, command: str, params: str, *more: str, target: str = "adder"
+) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "arc_es", "call", "demo", command, params, "--target", target, *more]
     call += [] if more else ["--timeout", "20"]
     given = {**environ(), "ARC_URL": f"http://{address}"}
     return subprocess.run(call, env=given, capture_output=True, text=True, timeout=30, check=False)
@@ -130,6 +133,18 @@ def test_agent_and_caller_of_the_howto_in_python_do_what_it_says(address: str, t
         assert (done.returncode, done.stdout, done.stderr) == (0, "6.5\nNOTHING_TO_ADD\n", "")
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_counter_of_the_quickstart_counts(address: str) -> None:
+    counter = fenced("docs/quickstart.md", COUNTER).replace(DEFAULT, address)
+    process = subprocess.Popen([sys.executable, "-c", counter], env=environ())
+    try:
+        counted = called(address, "count", '"to be or not to be"', target="counter")
+        assert (counted.stdout, counted.stderr) == ('{"words":6,"attempt":1}', "")
+        assert "INVALID_ENVELOPE: params: [1] is no str" in called(address, "count", "[1]", target="counter").stderr
     finally:
         process.kill()
         process.wait(10)

@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 
 from arc_es.client.client import ArcClient
 from arc_es.client.context import GiveBack
-from arc_es.client.errors import ArcError
+from arc_es.client.errors import ArcError, BadAnswer
 from arc_es.client.handlers import Handler
 from arc_es.client.job import Job
 from arc_es.client.lease import JsonObject, Lease
@@ -78,6 +78,7 @@ class Agent:
         self._left = settings.commands_max
         self._reporting = False
         self._heard_at = anyio.current_time()  # when the service last said what is cancelled
+        self._was_heard = False  # so the URL is right, and what else answers there is a proxy in trouble
         self._changed = anyio.Event()
         self._polling = anyio.CancelScope()
         self._stopping = False
@@ -233,7 +234,7 @@ class Agent:
                 )
         except (ArcError, TimeoutError) as error:
             trouble = error if isinstance(error, ArcError) else ArcError("no answer in time", retryable=True)
-            if not trouble.retryable:
+            if not trouble.retryable and not (self._was_heard and isinstance(trouble, BadAnswer)):
                 raise trouble from error
             await self._rest(trouble)
             return None
@@ -272,7 +273,7 @@ class Agent:
                 job.end("cancelled")
         for problem in found.unreadable:
             log.warning("A lease could not be read, and will run out: %s", problem)
-        self._heard_at = anyio.current_time()
+        self._heard_at, self._was_heard = anyio.current_time(), True
         for lease in found.leases:
             self._left -= 1
             self._start(lease, self._heard_at)

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, Literal, TypedDict
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,6 +104,17 @@ def test_a_misfit_says_where(raw: bytes, wanted: Any, says: str) -> None:
     with pytest.raises(Unfit) as unfit:
         decode(raw, wanted)
     assert str(unfit.value).startswith(says.replace("NoneType", "None")) or says in str(unfit.value)
+
+
+class Struct(msgspec.Struct):
+    number: int
+
+
+def test_structs_of_msgspec_read_and_write_themselves() -> None:
+    assert decode(encode(Struct(1)), Struct) == Struct(1)
+    assert decode(encode({"a": [Struct(1)]}), dict[str, list[Struct]]) == {"a": [Struct(1)]}
+    with pytest.raises(Unfit, match="Expected `int`, got `str`"):
+        decode(b'{"number":"x"}', Struct)
 
 
 def test_other_kinds_of_values() -> None:

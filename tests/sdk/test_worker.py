@@ -10,9 +10,11 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 import anyio
+import httpx2
 import pytest
 
 from arc_es.client import (
+    BadAnswer,
     CommandCancelled,
     CommandError,
     CommandFailed,
@@ -275,6 +277,40 @@ def test_a_refusal_ends_the_worker_and_says_why(run: Run) -> None:
             with pytest.raises(Refused) as refused:
                 await worker.run()
             assert refused.value.code == "UNAUTHORIZED"
+
+    run(main)
+
+
+class Garbling(httpx2.AsyncBaseTransport):
+    """A proxy that answers itself for a while, and not as the service does."""
+
+    def __init__(self, line: httpx2.AsyncBaseTransport) -> None:
+        self._line = line
+        self.left = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self.left > 0:
+            self.left -= 1
+            return httpx2.Response(200, content=b"<html>please log in</html>")
+        return await self._line.handle_async_request(request)
+
+
+def test_a_proxy_that_answers_itself_ends_a_worker_only_at_its_start(run: Run) -> None:
+    async def main() -> None:
+        async with open_service() as service, service.caller() as arc:
+            garbling = Garbling(service.line)
+            garbling.left = 1
+            with pytest.raises(BadAnswer):
+                await Worker(service.url, service.token, transport=garbling, **HERE).run()
+            worker = Worker(service.url, service.token, transport=garbling, **HERE)
+
+            @worker.command("build")
+            async def build() -> str:
+                garbling.left = 2
+                return "built"
+
+            async with service.working(worker):
+                assert await arc.call("dep", "build", target="indexer") == "built"
 
     run(main)
 
