@@ -34,6 +34,7 @@ class Peer:
 PEERS = (
     Peer("arc_es", "arc_es.py", servers.nothing, "JetStream", 1, 3_000, "arc_es"),
     Peer("arc_es-2", "arc_es.py", servers.nothing, "JetStream", 2, 3_000, "arc_es"),
+    Peer("arc_es-sdk", "arc_es_sdk.py", servers.arc_es, "JetStream", 1, 3_000, "arc_es"),
     Peer("bullmq", "bullmq.cjs", servers.redis, "Redis", 1, 6_000, "node"),
     Peer("beanstalkd", "beanstalkd.py", servers.beanstalkd, "own log", 1, 3_200),
     Peer("saq", "saq.py", servers.redis, "Redis", 1, 3_000),

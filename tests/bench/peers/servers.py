@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from tests.bench.servers import service
+
 START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 20
 STOP = signal.SIGINT
@@ -156,5 +158,12 @@ def beanstalkd() -> Iterator[str]:
 
 @contextmanager
 def nothing() -> Iterator[str]:
-    """For arc_es, which brings its own."""
+    """For arc_es over plain HTTP, whose script starts the service itself."""
     yield ""
+
+
+@contextmanager
+def arc_es() -> Iterator[str]:
+    """A new service."""
+    with service() as server:
+        yield f"http://{LOOPBACK}:{server.port}"
