@@ -1,7 +1,7 @@
 """The work that every system does, and how it is timed: the half of the harness that runs beside a system's client.
 
-`python -m tests.bench.peers.systems.NAME measure PLAN` runs in the peers' own environment, so this module imports nothing
-of arc_es. PLAN is JSON; JSON lines that say what was measured come back on stdout.
+`python -m tests.bench.peers.systems.NAME measure PLAN` runs in the peers' own environment, so this module imports
+nothing of arc_es. PLAN is JSON; JSON lines that say what was measured come back on stdout.
 `… work URL` is one worker process.
 """
 
