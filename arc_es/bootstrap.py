@@ -89,6 +89,7 @@ class Node:
     index: Index
     journal: ArchivedJournal
     eraser: Eraser
+    turns: Turns
     peers: Peers
     offering: Offering
     checkpoints: Checkpoints | None = None
@@ -239,7 +240,7 @@ def assemble(  # noqa: PLR0913 - whatever a test replaces
     sweep = _sweep(config, models, follower, bodies, turns, lookup, clock)
     writer = None if aside is None else SnapshotWriter(models, aside, config)
     _forget_erased(models, messages, index, service, eraser, writer)
-    parts = service, follower, ticker, pushing, sweep, models, keys, index, journal, eraser, peers, offering
+    parts = service, follower, ticker, pushing, sweep, models, keys, index, journal, eraser, turns, peers, offering
     return Node(*parts, checkpoints, snapshots, writer, leads)
 
 

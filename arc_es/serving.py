@@ -235,6 +235,7 @@ async def _run_http(  # noqa: ASYNC128 - hypercorn says that it has started
             await node.checkpoints.last()
     if node.leads and node.writer is not None:
         await node.writer.last()
+    log.info("Applied up to %d; lost %d races to other nodes", node.follower.applied, node.turns.conflicts)
     everything.cancel()
 
 

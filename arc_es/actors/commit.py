@@ -24,6 +24,8 @@ class Committer:
     """Appends through troubles, for a bounded time."""
 
     def __init__(self, journal: Journal, seconds_max: float) -> None:
+        self.conflicts = 0
+        """How many appends lost a race to another writer."""
         self._journal = journal
         self._seconds_max = seconds_max
 
@@ -42,6 +44,7 @@ class Committer:
             unclear = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, int | JournalFull)]
             if unclear:
                 await self._settle_each(appends, outcomes, unclear)
+                self.conflicts += sum(isinstance(outcome, Conflict) for outcome in outcomes)
         return outcomes
 
     async def _settle_each(

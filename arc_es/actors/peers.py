@@ -53,6 +53,11 @@ class _Node:
     until: float
     queues: dict[int, Asked] = field(default_factory=dict)
 
+    def knows(self, number: int, now: float) -> bool:
+        """Whether it is asked for a queue, as far as we know."""
+        found = self.queues.get(number)
+        return found is not None and found.until >= now
+
 
 class Peers:
     """One of a node. tell: takes what the others shall hear; until somebody sets it, there are none."""
@@ -79,7 +84,7 @@ class Peers:
         found = self._known(_number(queue))
         is_news = (found.waiting == 0) is not (count == 0)
         found.waiting = count
-        if is_news and self._others:
+        if is_news and self._at_others(queue):  # nobody else wants to know
             self._tell([_number(queue)])
 
     async def run(self) -> None:
@@ -131,6 +136,7 @@ class Peers:
         is_new = name not in self._others
         node = self._others.setdefault(name, _Node(now))
         node.until = now + SILENT_SECONDS_MAX
+        news = [number for number, *_ in told["queues"] if number in self._mine and not node.knows(number, now)]
         for number, waiting, at, agent in told["queues"]:
             node.queues[number] = found = Asked(waiting, at, agent, now + ASKED_SECONDS)
             self._polls[number] = found
@@ -139,6 +145,8 @@ class Peers:
             self._polls.popitem(last=False)
         if is_new:
             self.beat()  # it knows nothing of us
+        elif news:
+            self._tell(news)  # it did not want to know before
 
     @property
     def alone(self) -> bool:

@@ -114,6 +114,11 @@ class Turns:
         self._committer = Committer(journal, append_seconds_max)
         self.directory = Directory(actors_max)
 
+    @property
+    def conflicts(self) -> int:
+        """How many appends lost a race to another node."""
+        return self._committer.conflicts
+
     async def perform(self, ask: Ask) -> Row:
         """Do what is asked; what is overdue on the command happens first, by the service itself.
 

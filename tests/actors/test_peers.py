@@ -56,9 +56,11 @@ async def test_a_node_that_nobody_asks_leases_nothing_first_but_all_of_it_when_a
 async def test_a_command_is_left_to_the_node_where_somebody_waits(queue: tuple[str, str | None]) -> None:
     one, other = joined(2)
     assert not any(one.others_wait(command_id, ROUTE, here=False) for command_id in IDS)
+    one.asked(queue, 1, None)  # now it is of interest there who waits
     other.waits(queue, 1)
     assert all(one.others_wait(command_id, ROUTE, here=False) for command_id in IDS)
     one.waits(EXACT, 1)
+    one.beat()
     for command_id in IDS:  # both wait: exactly one leaves it to the other
         left = one.others_wait(command_id, ROUTE, here=True), other.others_wait(command_id, ROUTE, here=True)
         assert sorted(left) == [False, True]
@@ -66,15 +68,26 @@ async def test_a_command_is_left_to_the_node_where_somebody_waits(queue: tuple[s
     assert not any(one.others_wait(command_id, ROUTE, here=True) for command_id in IDS)
 
 
+async def test_who_begins_to_be_asked_learns_who_waits_already() -> None:
+    one, other = joined(2)
+    other.waits(EXACT, 2)
+    assert one.waiting(EXACT) == 0
+    one.asked(EXACT, 1, None)
+    assert one.waiting(EXACT) == 2
+
+
 async def test_the_operator_is_no_target_of_the_whole_deployment() -> None:
     one, other = joined(2)
+    one.asked(WHOLE, 1, None)
     other.waits(WHOLE, 1)
+    assert one.others_wait(IDS[0], ROUTE, here=False)
     assert not one.others_wait(IDS[0], replace(ROUTE, target_id="operator"), here=False)
 
 
 async def test_who_falls_silent_is_forgotten(autojump_clock: trio.testing.MockClock) -> None:
     one, other = joined(2)
     other.waits(EXACT, 3)
+    other.beat()
     assert one.waiting(EXACT) == 3
     await trio.sleep(SILENT_SECONDS_MAX + BEAT_SECONDS)
     assert one.waiting(EXACT) == 0

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
-
-import orjson
+from typing import NamedTuple
 
 from tests.bench import create, lifecycle
-from tests.bench.drive import Session, drive, percentile, request
+from tests.bench.drive import Session, drive, percentile
 from tests.bench.servers import Server, resident_bytes, service
 from tests.bench.wake import Wakes
 
@@ -29,35 +29,31 @@ def processes(server: Server) -> list[Server]:
     return [Server(server.port, pid) for pid in workers] or [server]
 
 
-def lifecycles(server: Server, commands: int) -> float:
-    """Full lifecycles/s, 16 callers and 16 agents."""
-    taken: list[float] = []
-    callers = [lifecycle.caller(commands // lifecycle.CALLERS, taken) for _ in range(lifecycle.CALLERS)]
-    agents = [lifecycle.agent() for _ in range(lifecycle.AGENTS)]
-    seconds = drive(server.port, [*callers, *agents], callers)
-    return len(taken) / seconds
+class Work(NamedTuple):
+    """What one server did: commands a second, and milliseconds of CPU of all its workers for each."""
+
+    rate: float
+    cpu_ms: float
 
 
-def alone(count: int) -> Session:
-    """Create, lease, answer and read, all on one connection, and so at one worker."""
-    target = b'{"resourceId":"alone","resourceType":"daemon"}'
-    body = create.BODY.replace(b'"indexer"', b'"alone"')
-    for _ in range(count):
-        created = yield request("POST", "/v1/commands", body)
-        leased = yield request("POST", "/v1/commands/leases", b'{"deploymentId":"dep_7","target":' + target + b"}")
-        (lease,) = orjson.loads(leased.body)["leases"]
-        url = lease["envelope"]["responseHandling"]["submitResponseUrl"]
-        yield request("PUT", f"/v1/commands/{url}", lifecycle.RESULT)
-        yield request("GET", f"/v1/commands/{orjson.loads(created.body)['commandId']}")
+def creates(server: Server, commands: int) -> Work:
+    """Creates on 16 connections. What is left over from other runs does not wait for an agent."""
+    each = commands // create.CONNECTIONS
+    return _measured(server, [create.creates(each) for _ in range(create.CONNECTIONS)], each * create.CONNECTIONS)
 
 
-def cost_of_following(server: Server, count: int) -> tuple[float, float]:
-    """Milliseconds of CPU a lifecycle: of the worker that serves it, and of the one that only follows."""
+def lifecycles(server: Server, commands: int) -> Work:
+    """Full lifecycles, 16 callers and 16 agents."""
+    each = commands // lifecycle.CALLERS
+    callers = [lifecycle.caller(each, []) for _ in range(lifecycle.CALLERS)]
+    return _measured(server, callers, each * lifecycle.CALLERS, [lifecycle.agent() for _ in range(lifecycle.AGENTS)])
+
+
+def _measured(server: Server, callers: list[Session], commands: int, agents: Sequence[Session] = ()) -> Work:
     workers = processes(server)
-    before = [worker.cpu_seconds() for worker in workers]
-    drive(server.port, [alone(count)])
-    spent = sorted(worker.cpu_seconds() - was for worker, was in zip(workers, before, strict=True))
-    return spent[-1] / count * 1e3, spent[0] / count * 1e3
+    before = sum(worker.cpu_seconds() for worker in workers)
+    seconds = drive(server.port, [*callers, *agents], callers)
+    return Work(commands / seconds, (sum(worker.cpu_seconds() for worker in workers) - before) / commands * 1e3)
 
 
 def wake_seconds(server: Server, count: int) -> float:
@@ -75,24 +71,31 @@ def main() -> None:
     parser.add_argument("--commands", type=int, default=1_200)
     options = parser.parse_args()
     with service() as one, service(workers=2) as two:
-        wake = {name: wake_seconds(server, options.commands // 8) for name, server in (("one", one), ("two", two))}
-        serving, following = cost_of_following(two, options.commands // 4)
-        creates, lives = [], []
-        for measured in range(options.rounds + 1):
-            rates = [create.measure(server, options.commands)[0] for server in (one, two)]
-            lived = [lifecycles(server, options.commands // 2) for server in (one, two)]
-            if measured:
-                creates.append(rates)
-                lives.append(lived)
+        wakes = [wake_seconds(server, options.commands // 8) for server in (one, two)]
+        sizes = (lifecycles, options.commands // 2), (creates, options.commands)
+        lived: list[list[Work]] = []
+        created: list[list[Work]] = []
+        for rows, (measure, commands) in zip((lived, created), sizes, strict=True):
+            for _ in range(options.rounds + 1):
+                rows.append([measure(server, commands) for server in (one, two)])
+            del rows[0]  # it has warmed them up
         memory = [sum(resident_bytes(each.pid) for each in processes(server)) / 1e6 for server in (one, two)]
-    for name, rows in (("creates, 16 connections", creates), ("full lifecycles, 16 and 16", lives)):
-        floor, ours = (statistics.median(row[at] for row in rows) for at in (0, 1))
-        ratio = statistics.median(row[1] / row[0] for row in rows)
-        print(f"{name:34} one worker (floor) {floor:7,.0f} /s   two {ours:7,.0f} /s   ratio {ratio:.2f}")
-    print(f"{'create to the agent, p50':34} one worker {wake['one'] * 1e3:.2f} ms   two {wake['two'] * 1e3:.2f} ms")
-    print(f"{'CPU of a lifecycle':34} serving it {serving:.2f} ms   following it {following:.2f} ms")
-    print(f"{'so with cores enough, N workers are':34} N / (1 + (N - 1) x {following / serving:.3f}) times one")
+    for name, rows in (("creates, 16 connections", created), ("full lifecycles, 16 and 16", lived)):
+        show(name, rows)
+    print(f"{'create to the agent, p50':34} one worker {wakes[0] * 1e3:.2f} ms   two {wakes[1] * 1e3:.2f} ms")
     print(f"{'resident memory, all that serve':34} one worker {memory[0]:.0f} MB   two {memory[1]:.0f} MB")
+
+
+def show(name: str, rows: list[list[Work]]) -> None:
+    """Print medians over rounds of one and two workers, and what the second one costs."""
+    one, two = ([row[at] for row in rows] for at in (0, 1))
+    rates = [statistics.median(work.rate for work in works) for works in (one, two)]
+    cpu = [statistics.median(work.cpu_ms for work in works) for works in (one, two)]
+    ratio = statistics.median(ours.rate / floor.rate for floor, ours in zip(one, two, strict=True))
+    print(f"{name:34} one worker (floor) {rates[0]:7,.0f} /s   two {rates[1]:7,.0f} /s   ratio {ratio:.2f}")
+    more = cpu[1] / cpu[0] - 1
+    print(f"{'  CPU of all workers for each':34} one worker {cpu[0]:.2f} ms   two {cpu[1]:.2f} ms   {more:+.0%}")
+    print(f"{'  so with cores enough':34} two workers are {2 / (1 + more):.2f} times one")
 
 
 if __name__ == "__main__":
