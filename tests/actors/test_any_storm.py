@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from arc_es.bootstrap import Node
 from arc_es.codec import decode, decode_recorded, digest
-from arc_es.domain.errors import Rejected
+from arc_es.domain.errors import LeaseNotFound, Rejected
 from arc_es.domain.events import (
     CommandExpired,
     CommandFailed,
@@ -22,8 +22,10 @@ from arc_es.domain.events import (
     LeaseReleased,
 )
 from arc_es.domain.recorded import CommandKey
+from arc_es.domain.state import TERMINAL
 from arc_es.journal.memory import Fault, MemoryJournal
 from arc_es.ports import Append, AppendOutcome, JournalError, JournalUnavailable, OutcomeUnknown, Overloaded
+from arc_es.wire_leases import Completion, Renewal
 from projections import Projections
 from tests.actors.nodes import BY, RunningClock, answer, create_request, lease_request, running
 from tests.http.driver import T0
@@ -111,8 +113,39 @@ class Crowd:
         if self.granted:
             await node.service.holding.release(self.random.choice(self.granted)[1], BY)
 
+    async def create_many(self, node: Node) -> None:
+        requests = [create_request(max_attempts=3), create_request(idempotency_key="a"), create_request()]
+        for made in await node.service.create_each(requests, BY):
+            if not isinstance(made, Exception):
+                self.created.append(made[0])
 
-STEPS = st.sampled_from(["create", "create_with_key", "lease", "lease", "respond", "release", "time"])
+    async def cancel(self, node: Node) -> None:
+        if self.created:
+            command_id = self.random.choice(self.created)
+            await node.service.holding.cancel(command_id, "no longer needed", BY)
+            self.answered.append(command_id)
+
+    async def settle(self, node: Node) -> None:
+        """Answers and renewals of up to four leases in one call, some of them twice, one that never was."""
+        held = [self.random.choice(self.granted) for _ in range(4)] if self.granted else []
+        completions = [Completion(*lease, answer(b"%d" % self.random.randint(0, 9))) for lease in held[:3]]
+        renewals = [Renewal(lease_id, 30) for _, lease_id in held[2:]] + [Renewal("lease_none", 30)]
+        completed, renewed = await node.service.settling.settle(completions, renewals, BY, lambda row: None)
+        assert isinstance(renewed[-1], LeaseNotFound)
+        for completion, outcome in zip(completions, completed, strict=True):
+            if not isinstance(outcome, Exception):
+                assert isinstance(outcome.state, TERMINAL)
+                self.answered.append(completion.command_id)
+
+    async def lose(self, node: Node) -> None:
+        """Lease for somebody who has left by the time of the answer, or leaves in the middle."""
+        request = lease_request(leases_max=3, wait_seconds=self.random.choice([0, 1]))
+        with trio.move_on_after(self.random.choice([0, 0.01, 0.5, 9])):
+            await node.service.take_back(await node.service.lease(request, BY))
+
+
+ACTS = ["create", "create_with_key", "create_many", "lease", "lease", "respond", "settle", "release", "lose", "cancel"]
+STEPS = st.sampled_from([*ACTS, "time"])
 
 
 @given(st.lists(STEPS, min_size=5, max_size=40), st.integers(0, 2**32))
