@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -132,38 +133,38 @@ async def _audit(settings: Config, key: Verifier | None, kept: str | None) -> Au
     import trio
 
     from arc_es.journal.subjects import event_subject
-    from arc_es.proof.audit import Audit
-    from arc_es.proof.tiles import Tiles
+    from arc_es.proof.apart import AuditApart
 
-    tiles = Tiles()
-    audit = Audit(tiles, key=key, witnessed=kept)
     async with journal_of(settings) as journal:
         end = await journal.end()
         done = trio.Event()
         piece: list[tuple[int, str, bytes]] = []
+        taken = 0
         started = time.monotonic()
         bar = Bar("verify", "messages")
 
         def take(position: int, subject_key: Key, payload: bytes) -> None:
+            nonlocal taken
             if position > end:
                 return
             piece.append((position, event_subject(subject_key), payload))
             if len(piece) >= _PIECE or position == end:
                 audit.take(piece)
+                taken += len(piece)
                 piece.clear()
-                bar.show(position, end, tiles.size)
+                bar.show(position, end, taken)
             if position == end:
                 done.set()
 
-        if end:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(journal.follow, 0, take)
-                await done.wait()
-                nursery.cancel_scope.cancel()
-        report = audit.end()
+        with closing(AuditApart(key=key, witnessed=kept)) as audit:
+            if end:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(journal.follow, 0, take)
+                    await done.wait()
+                    nursery.cancel_scope.cancel()
+            report = audit.end()
         progress_end()
-        print(f"{tiles.size / max(time.monotonic() - started, 1e-6):,.0f} messages/s")
-    tiles.close()
+        print(f"{report.messages / max(time.monotonic() - started, 1e-6):,.0f} messages/s")
     return report
 
 

@@ -48,23 +48,31 @@ class AuditReport:
     problems: list[str] = field(default_factory=list)
 
 
-def prev_of(public: bytes) -> bytes | None:
-    """The `prev` of a stored decision (hex), found without reading all of it. Raises ValueError: it is no decision."""
-    return _named(public, _PREV, "prev")
-
-
-def _named(public: bytes, mark: bytes, name: str) -> bytes | None:
-    """A digest in the public part of a message.
+def digests_in(public: bytes) -> tuple[bytes | None, bytes | None]:
+    """`prev` and `private` (hex) in the public part of a message, found without reading all of it.
 
     Before `events` come only fields of ours, and inside a text no quote stands without a backslash.
+
+    Raises:
+        ValueError: it is no decision.
     """
     end = public.find(_EVENTS)
     if end < 0:
-        found = orjson.loads(public)
-        digest = found.get(name) if isinstance(found, dict) else None
-        return None if digest is None else str(digest).encode()
-    at = public.find(mark, 0, end)
-    return None if at < 0 else public[at + len(mark) : at + len(mark) + _HEX]
+        return _digests_read(public)
+    prev = public.find(_PREV, 0, end) + len(_PREV)
+    private = public.find(_PRIVATE, 0, end) + len(_PRIVATE)
+    return (
+        None if prev < len(_PREV) else public[prev : prev + _HEX],
+        None if private < len(_PRIVATE) else public[private : private + _HEX],
+    )
+
+
+def _digests_read(public: bytes) -> tuple[bytes | None, bytes | None]:
+    found = orjson.loads(public)
+    if not isinstance(found, dict):
+        return None, None
+    prev, private = (None if found.get(name) is None else str(found[name]).encode() for name in ("prev", "private"))
+    return prev, private
 
 
 class Audit:
@@ -90,9 +98,9 @@ class Audit:
             leaves.append((position, sha256(b"\0%d\n%b\n%b\n" % (position, subject.encode(), own)).digest()))
             before = last.get(subject)
             try:
-                if prev_of(public) != before:
+                prev, named = digests_in(public)
+                if prev != before:
                     self._broken(position, subject, before)
-                named = _named(public, _PRIVATE, "private")
                 if has_private and named != sha256(private).hexdigest().encode():
                     self._wrong(f"seq {position} of {subject}: its private part is not the one that was stored with it")
                 elif named is not None and not has_private:

@@ -17,7 +17,7 @@ from arc_es.journal.memory import Fault, MemoryJournal
 from arc_es.journal.subjects import event_subject
 from arc_es.keyring import CheckpointSeeds, KeyFileError, checkpoint_seeds
 from arc_es.ports import JournalUnavailable
-from arc_es.proof.audit import Audit, AuditReport, prev_of
+from arc_es.proof.audit import Audit, AuditReport, digests_in
 from arc_es.proof.checkpoints import Checkpoints
 from arc_es.proof.log import LogChanged, TreeUnavailable
 from arc_es.proof.notes import Checkpoint, NoteSigner, parse_checkpoint, parse_note, parse_verifier
@@ -329,8 +329,8 @@ async def test_a_broken_chain_is_told_by_the_history(served: Served) -> None:
 
 def test_prev_is_found_where_it_is() -> None:
     sha = "ab" * 32
-    assert prev_of(b'{"v":1,"by":{"id":"x"},"prev":"%b","events":[]}' % sha.encode()) == sha.encode()
-    assert prev_of(b'{"v":1,"by":{"id":",\\"prev\\":\\""},"events":[{"labels":{"a":1,"prev":"x"}}]}') is None
-    assert prev_of(b'{"prev": "x", "events": []}') == b"x"
+    assert digests_in(b'{"v":1,"by":{"id":"x"},"prev":"%b","events":[]}' % sha.encode())[0] == sha.encode()
+    assert digests_in(b'{"v":1,"by":{"id":",\\"prev\\":\\""},"events":[{"labels":{"a":1,"prev":"x"}}]}') == (None, None)
+    assert digests_in(b'{"prev": "x", "events": []}')[0] == b"x"
     with pytest.raises(ValueError, match="invalid literal"):
-        prev_of(b"no json")
+        digests_in(b"no json")
