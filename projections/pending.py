@@ -141,28 +141,18 @@ class PendingProjection:
             row = self._ready.get(rank & _PLACE_MASK)
             if row is None:
                 continue
-            if only is not None and not only(row):
+            owner = target or self._target(row.state.facts.route)
+            if not owner.room:
+                heappush(owner.parked, rank)
+            elif only is not None and not only(row):
                 passed.append(rank)
-            elif target is None:
-                self._take_of_all(rank, taken)
-            elif row.command_id not in self._reserved:
-                self._reserve(row, target, taken)
+            else:
+                if row.command_id not in self._reserved:
+                    self._reserve(row, owner, taken)
+                self._unpark(owner)
         for rank in passed:
             heappush(queue.ranks, rank)
         return taken
-
-    def _take_of_all(self, rank: int, taken: list[str]) -> None:
-        """Take what the queue of a whole deployment met, if it is there and its target is open."""
-        row = self._ready.get(rank & _PLACE_MASK)
-        if row is None:
-            return
-        target = self._target(row.state.facts.route)
-        if not target.room:
-            heappush(target.parked, rank)
-            return
-        if row.command_id not in self._reserved:
-            self._reserve(row, target, taken)
-        self._unpark(target)
 
     def _reserve(self, row: Row, target: _Target, taken: list[str]) -> None:
         self._reserved[row.command_id] = row

@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from arc_es.domain.state import PUBLIC_STATE, TERMINAL, Leased, Pending, attempt_of
+from arc_es.summaries import redriven_as
 from arc_es.views import ReadModels, Row
 
 FORMAT: Final = 1
@@ -51,7 +52,10 @@ def _all(models: ReadModels) -> Iterator[tuple[str, object]]:
     far = 2**62
     for counts in (*models.pending.queues(far), *models.pushes.queues(far)):
         name = f"queue {counts.deployment_id} {counts.target_id}"
-        yield name, [counts.pending, counts.delayed, counts.leased, counts.oldest_pending_at]
+        said: list[object] = [counts.pending, counts.delayed, counts.leased, counts.oldest_pending_at]
+        if counts.paused or counts.leases_max is not None:
+            said += [counts.paused, counts.leases_max]
+        yield name, said
     for name in models.deployments.declared():
         yield f"deployment {name}", orjson.dumps(models.deployments.get(name).declared).decode()
 
@@ -77,8 +81,12 @@ def of_command(row: Row) -> dict[str, Any]:
         "params": [facts.params_place, facts.params_size, row.params_at],
         "version": row.version,
     }
+    if options.redrive_of is not None:
+        said["redriveOf"] = options.redrive_of
     if isinstance(state, TERMINAL):
         said |= {"completedAt": state.ended_at, "answer": row.answer_at, "late": len(state.late)}
+        if (newest := redriven_as(state)) is not None:
+            said["redrivenAs"] = newest
     elif isinstance(state, Leased):
         said |= {"leaseId": state.lease_id, "leaseExpiresAt": state.expires_at, "agent": state.agent}
     elif isinstance(state, Pending):

@@ -202,6 +202,15 @@ def test_what_was_met_goes_before_what_is_released() -> None:
     assert take(world) == ["b"]
 
 
+def test_what_is_closed_does_not_use_up_what_may_be_passed_over() -> None:
+    world = World()
+    for number in range(pending.PASSED_MAX + 1):
+        world.given(f"closed_{number}", created(target_id="one"))
+    world.given("a", created(target_id="two"))
+    world.ask_deployment("dep", DeliveryPaused(target_id="one"))
+    assert world.models.pending.take("dep", None, 1, T0, lambda row: row.command_id == "a") == ["a"]
+
+
 # --- any order
 
 
