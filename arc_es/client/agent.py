@@ -84,6 +84,7 @@ class Agent:
         self._stopping = False
         self._failures = 0
         self._group: TaskGroup | None = None
+        self._mute = False  # nobody sends answers any more
         self.refusal: ArcError | None = None
 
     # --- for the worker
@@ -100,9 +101,8 @@ class Agent:
             await loop()
         except ArcError as refusal:
             self.refusal = refusal
+            self._mute = self._mute or loop == self._report
             self.stop()
-            for one in self._outbox if loop == self._report else ():
-                self._settle(one, refusal)
 
     def stop(self) -> None:
         """Take no more commands."""
@@ -132,13 +132,19 @@ class Agent:
 
     async def answered(self) -> None:
         """Wait until all answers have been taken, or were given up."""
-        while self._outbox or self._jobs:
+        while self._jobs or (self._outbox and not self._mute):
             await self._changed.wait()
 
     async def last_report(self) -> None:
-        """Send what is left to be answered, once."""
-        if self._outbox:
-            await self._report_once()
+        """Send what is left to be answered, once, and give up what is not taken then."""
+        try:
+            if self._outbox and not self._mute:
+                await self._report_once()
+        except ArcError as refusal:
+            self.refusal = self.refusal or refusal
+        finally:
+            for one in self._outbox:
+                self._settle(one, self.refusal or ArcError("the worker has ended"))
 
     def _change(self) -> None:
         self._changed.set()

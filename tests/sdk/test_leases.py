@@ -16,8 +16,8 @@ from arc_es.client.job import Job, margin_seconds
 from arc_es.client.watching import unwatched
 from arc_es.testing import LocalService, open_service
 from tests.sdk.conftest import Run, until
+from tests.sdk.driver import HERE
 
-HERE: dict[str, Any] = {"deployment": "dep", "target": "indexer"}
 T0 = datetime(2026, 3, 1, 10, tzinfo=UTC)
 
 

@@ -4,78 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import Any, BinaryIO
 
 import anyio
-import httpx2
 import pytest
 
 from arc_es.client import (
-    BadAnswer,
-    CommandCancelled,
     CommandError,
-    CommandFailed,
     Context,
     FileBody,
     GiveBack,
-    NoResultYet,
-    Outcome,
-    Refused,
     Stopped,
     SyncContext,
     Worker,
 )
 from arc_es.testing import LocalService, open_service
 from tests.sdk.conftest import Run, until
-
-HERE: dict[str, Any] = {"deployment": "dep", "target": "indexer"}
-
-
-@dataclass
-class Day:
-    day: str
-
-
-@dataclass
-class Rows:
-    rows: int
-    attempt: int
-
-
-class Called:
-    """A service with one worker, and a caller of its commands."""
-
-    def __init__(self, service: LocalService, worker: Worker, outcomes: list[Outcome]) -> None:
-        self.service = service
-        self.worker = worker
-        self.outcomes = outcomes
-
-    async def call(self, command: str, params: Any = None, **options: Any) -> Any:
-        async with self.service.caller() as arc:
-            return await arc.call("dep", command, params, target="indexer", **options)
-
-    async def failure(self, command: str, params: Any = None) -> CommandFailed:
-        with pytest.raises(CommandFailed) as failed:
-            await self.call(command, params)
-        return failed.value
-
-
-def worked(run: Run, handlers: Any, test: Any, **options: Any) -> None:
-    """Run a test beside a worker with these handlers."""
-
-    async def main() -> None:
-        outcomes: list[Outcome] = []
-        async with open_service() as service:
-            worker = service.worker(**HERE, on_outcome=outcomes.append, **options)
-            for name, (handler, more) in handlers.items():
-                worker.command(name, **more)(handler)
-            async with service.working(worker):
-                await test(Called(service, worker, outcomes))
-
-    run(main)
+from tests.sdk.driver import HERE, Called, Day, Rows, worked
 
 
 def test_params_and_result_have_the_types_of_the_handler(run: Run) -> None:
@@ -219,159 +166,6 @@ def test_a_note_is_there_in_the_next_attempt_and_gone_after_the_answer(run: Run)
     worked(run, {"step": (step, {}), "plain": (plain_step, {})}, test)
 
 
-def test_stopping_lets_handlers_finish_and_gives_back_what_does_not(run: Run) -> None:
-    started: list[str] = []
-
-    async def main() -> None:
-        async with open_service() as service:
-            worker = service.worker(**HERE, concurrency=2, drain_seconds=0.3)
-
-            @worker.command("quick")
-            async def quick() -> str:
-                started.append("quick")
-                await anyio.sleep(0.1)
-                return "done"
-
-            @worker.command("slow")
-            async def slow() -> None:
-                started.append("slow")
-                await anyio.sleep_forever()
-
-            async with service.caller() as arc:
-                commands = [await arc.create("dep", name, target="indexer") for name in ("quick", "slow")]
-                async with service.working(worker):
-                    await until(lambda: len(started) == 2)
-                assert await commands[0].result() == "done"
-                assert (await commands[1].refresh())["attempt"] == 2
-                assert await service.history(commands[1].id) == ["CommandCreated", "CommandLeased", "LeaseReleased"]
-
-    run(main)
-
-
-def test_cancelling_the_worker_gives_back_at_once(run: Run) -> None:
-    async def main() -> None:
-        async with open_service() as service:
-            worker = service.worker(**HERE)
-            began = anyio.Event()
-
-            @worker.command("slow")
-            async def slow() -> None:
-                began.set()
-                await anyio.sleep_forever()
-
-            async with service.caller() as arc:
-                command = await arc.create("dep", "slow", target="indexer")
-                async with anyio.create_task_group() as group:
-                    group.start_soon(worker.run)
-                    await began.wait()
-                    group.cancel_scope.cancel()
-                assert (await service.history(command.id))[-1] == "LeaseReleased"
-
-    run(main)
-
-
-def test_a_refusal_ends_the_worker_and_says_why(run: Run) -> None:
-    async def main() -> None:
-        async with open_service() as service:
-            worker = Worker(service.url, "wrong", transport=service.line, **HERE)
-            with pytest.raises(Refused) as refused:
-                await worker.run()
-            assert refused.value.code == "UNAUTHORIZED"
-
-    run(main)
-
-
-class Garbling(httpx2.AsyncBaseTransport):
-    """A proxy that answers itself for a while, and not as the service does."""
-
-    def __init__(self, line: httpx2.AsyncBaseTransport) -> None:
-        self._line = line
-        self.left = 0
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if self.left > 0:
-            self.left -= 1
-            return httpx2.Response(200, content=b"<html>please log in</html>")
-        return await self._line.handle_async_request(request)
-
-
-def test_a_proxy_that_answers_itself_ends_a_worker_only_at_its_start(run: Run) -> None:
-    async def main() -> None:
-        async with open_service() as service, service.caller() as arc:
-            garbling = Garbling(service.line)
-            garbling.left = 1
-            with pytest.raises(BadAnswer):
-                await Worker(service.url, service.token, transport=garbling, **HERE).run()
-            worker = Worker(service.url, service.token, transport=garbling, **HERE)
-
-            @worker.command("build")
-            async def build() -> str:
-                garbling.left = 2
-                return "built"
-
-            async with service.working(worker):
-                assert await arc.call("dep", "build", target="indexer") == "built"
-
-    run(main)
-
-
-def test_time_that_is_up_tells_the_command_which_lives_on(run: Run) -> None:
-    async def main() -> None:
-        async with open_service() as service, service.caller() as arc:
-            with pytest.raises(NoResultYet) as late:
-                await arc.call("dep", "build", target="indexer", timeout=0.2)
-            assert late.value.command_id is not None
-            assert (await arc.command(late.value.command_id).refresh())["state"] == "PENDING"
-
-    run(main)
-
-
-def test_a_cut_line_is_waited_out_on_both_sides(run: Run) -> None:
-    troubles: list[str] = []
-
-    async def main() -> None:
-        async with open_service() as service:
-            worker = service.worker(**HERE, on_trouble=lambda error: troubles.append("gone" if error else "back"))
-
-            @worker.command("build")
-            async def build() -> str:
-                service.line.cut = True
-                return "built"
-
-            async with service.working(worker), service.caller() as arc:
-                command = await arc.create("dep", "build", target="indexer")
-                await until(lambda: service.line.cut)
-                async with anyio.create_task_group() as group:
-                    group.start_soon(command.result)
-                    await anyio.sleep(0.3)
-                    service.line.cut = False
-                assert await command.result() == "built"
-                assert await service.history(command.id) == ["CommandCreated", "CommandLeased", "CommandSucceeded"]
-
-    run(main)
-    assert troubles[:2] == ["gone", "back"]
-
-
-def test_a_create_whose_answer_was_lost_is_made_once(run: Run) -> None:
-    async def main() -> None:
-        async with open_service() as service, service.caller() as arc:
-            service.line.dropped = True
-            async with anyio.create_task_group() as group:
-                made: list[Any] = []
-
-                async def create() -> None:
-                    made.append(await arc.create("dep", "build", target="indexer"))
-
-                group.start_soon(create)
-                await anyio.sleep(0.5)
-                service.line.dropped = False
-            async with service.client() as client:
-                queues = (await client.queues())["queues"]
-            assert [queue["pending"] for queue in queues] == [1]
-
-    run(main)
-
-
 def test_many_creates_leave_together_and_one_alone_at_once(run: Run) -> None:
     async def main() -> None:
         async with open_service() as service, service.caller() as arc:
@@ -423,20 +217,6 @@ def test_many_answers_leave_together(run: Run) -> None:
     worked(run, {"quick": (quick, {})}, test, concurrency=20)
 
 
-def test_an_error_in_the_block_of_a_caller_comes_out_as_it_is(run: Run) -> None:
-    async def main() -> None:
-        async with open_service() as service:
-            with pytest.raises(LookupError):
-                async with service.caller():
-                    raise LookupError
-            with anyio.move_on_after(0.05) as scope:
-                async with service.caller():
-                    await anyio.sleep_forever()
-            assert scope.cancelled_caught
-
-    run(main)
-
-
 @pytest.mark.parametrize(
     ("function", "says"),
     [(lambda a, b, c: None, "must take"), (lambda *, a: None, "must take")],
@@ -448,25 +228,3 @@ def test_what_is_no_handler_is_refused_at_once(function: Any, says: str) -> None
     worker.command("y")(lambda: None)
     with pytest.raises(ValueError, match="already"):
         worker.command("y")
-
-
-def test_cancelled_commands_stop_their_handlers(run: Run) -> None:
-    stopped: list[str] = []
-
-    async def slow() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            stopped.append("stopped")
-
-    async def test(called: Called) -> None:
-        async with called.service.caller() as arc:
-            command = await arc.create("dep", "slow", target="indexer")
-            await until(lambda: called.worker.running)
-            await command.cancel("not needed")
-            with pytest.raises(CommandCancelled, match="not needed"):
-                await command.result()
-            await until(lambda: stopped)
-        assert [one.result for one in called.outcomes] == ["cancelled"]
-
-    worked(run, {"slow": (slow, {})}, test, lease_seconds=3, concurrency=2)

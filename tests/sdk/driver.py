@@ -1,0 +1,62 @@
+"""A service, a worker with handlers, and a caller, for tests of the SDK."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from arc_es.client import (
+    CommandFailed,
+    Outcome,
+    Worker,
+)
+from arc_es.testing import LocalService, open_service
+from tests.sdk.conftest import Run
+
+HERE: dict[str, Any] = {"deployment": "dep", "target": "indexer"}
+
+
+@dataclass
+class Day:
+    day: str
+
+
+@dataclass
+class Rows:
+    rows: int
+    attempt: int
+
+
+class Called:
+    """A service with one worker, and a caller of its commands."""
+
+    def __init__(self, service: LocalService, worker: Worker, outcomes: list[Outcome]) -> None:
+        self.service = service
+        self.worker = worker
+        self.outcomes = outcomes
+
+    async def call(self, command: str, params: Any = None, **options: Any) -> Any:
+        async with self.service.caller() as arc:
+            return await arc.call("dep", command, params, target="indexer", **options)
+
+    async def failure(self, command: str, params: Any = None) -> CommandFailed:
+        with pytest.raises(CommandFailed) as failed:
+            await self.call(command, params)
+        return failed.value
+
+
+def worked(run: Run, handlers: Any, test: Any, **options: Any) -> None:
+    """Run a test beside a worker with these handlers."""
+
+    async def main() -> None:
+        outcomes: list[Outcome] = []
+        async with open_service() as service:
+            worker = service.worker(**HERE, on_outcome=outcomes.append, **options)
+            for name, (handler, more) in handlers.items():
+                worker.command(name, **more)(handler)
+            async with service.working(worker):
+                await test(Called(service, worker, outcomes))
+
+    run(main)
