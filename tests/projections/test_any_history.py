@@ -136,7 +136,10 @@ class Naive:
         found = [name for known, name in self.creates if known == scope]
         if not found:
             return None
-        created_at = self.world.states[found[-1]].facts.created_at
+        facts = self.world.states[found[-1]].facts
+        if facts.options.is_erased:  # the key with it
+            return None
+        created_at = facts.created_at
         return found[-1] if newest_at < created_at + IDEMPOTENCY_WINDOW else None
 
 
