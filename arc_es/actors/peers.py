@@ -102,8 +102,9 @@ class Peers:
         self._tell([number for number, found in self._mine.items() if found.waiting or found.until >= now])
 
     def leave(self) -> None:
-        """Say that this node is about to end."""
+        """Say that this node is about to end, and nothing more after that."""
         self.tell(orjson.dumps({"node": self.node, "gone": True}))
+        self.tell = lambda message: None
 
     def _known(self, number: int) -> Asked:
         found = self._mine.get(number)

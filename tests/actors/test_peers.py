@@ -101,6 +101,7 @@ async def test_who_falls_silent_is_forgotten(autojump_clock: trio.testing.MockCl
 async def test_who_leaves_is_forgotten_at_once() -> None:
     one, other = joined(2)
     other.leave()
+    other.beat()  # it drains, and says no more
     assert one.alone
     assert not other.alone
 

@@ -1,4 +1,4 @@
-"""Settings of push: which pusher, and how many pushes at once."""
+"""Settings of push: which pusher, and how many pushes at once; and how many workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ def test_http_is_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("push", "lambda"), ("push", "HTTP"), ("pushes_max", "0"), ("pushes_per_target_max", "-1")]
+    ("name", "value"),
+    [
+        ("push", "lambda"),
+        ("push", "HTTP"),
+        ("pushes_max", "0"),
+        ("pushes_per_target_max", "-1"),
+        ("workers", "0"),
+        ("workers", "65"),
+    ],
 )
 def test_other_values_are_refused(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
