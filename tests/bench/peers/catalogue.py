@@ -15,8 +15,8 @@ Runtime: TypeAlias = Literal["arc_es", "python", "node"]
 class Peer:
     """A row of the table.
 
-    `workers` is what was fastest on two cores: one where the server takes what a worker leaves, two where the worker is
-    the slow part. `bulk_jobs` keeps the bulk at some seconds.
+    `workers` is the number with which a job took least processor on two busy cores: one where workers get in each
+    other's way, more where each does one thing at a time. `bulk_jobs` keeps the bulk at some seconds.
     """
 
     name: str
