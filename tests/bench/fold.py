@@ -15,7 +15,7 @@ import gc
 import time
 import tracemalloc
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import orjson
@@ -79,11 +79,13 @@ def messages(stored: Iterable[Stored]) -> Iterator[tuple[int, CommandKey, bytes]
         yield position, CommandKey("deployment", command_id.encode().decode()), payload
 
 
-def fold(projections: Projections, stored: Iterable[Stored]) -> float:
-    """Seconds to decode and apply."""
+def fold(projections: Projections, stored: Sequence[Stored]) -> float:
+    """Seconds to decode and apply, as a start does it."""
     started = time.perf_counter()
+    projections.begin_replay(len(stored))
     for position, key, payload in messages(stored):
         projections.apply(decode_recorded(position, key, payload))
+    projections.end_replay()
     return time.perf_counter() - started
 
 
@@ -91,7 +93,8 @@ def floor(stored: Iterable[Stored]) -> float:
     """Seconds that only reading the JSON takes."""
     started = time.perf_counter()
     for _, _, payload in messages(stored):
-        orjson.loads(payload)
+        for line in payload.split(b"\n"):
+            orjson.loads(line)
     return time.perf_counter() - started
 
 
