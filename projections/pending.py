@@ -142,22 +142,24 @@ class PendingProjection:
             if row is None:
                 continue
             owner = target or self._target(row.state.facts.route)
-            if not owner.room:
+            if target is None and not owner.room:
                 heappush(owner.parked, rank)
             elif only is not None and not only(row):
                 passed.append(rank)
             else:
-                if row.command_id not in self._reserved:
-                    self._reserve(row, owner, taken)
-                self._unpark(owner)
+                self._reserve(row, owner, taken)
         for rank in passed:
             heappush(queue.ranks, rank)
         return taken
 
     def _reserve(self, row: Row, target: _Target, taken: list[str]) -> None:
-        self._reserved[row.command_id] = row
-        target.reserved += 1
-        taken.append(row.command_id)
+        """Take what was met, unless it is taken already."""
+        if row.command_id not in self._reserved:
+            self._reserved[row.command_id] = row
+            target.reserved += 1
+            taken.append(row.command_id)
+        if target.parked:
+            self._unpark(target)
 
     def _unpark(self, target: _Target) -> None:
         """See to it that the best command of an open target can be met in the queue of the whole deployment."""
