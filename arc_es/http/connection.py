@@ -177,7 +177,7 @@ class Connection(TrioASGIHTTPConnection):
         try:
             response = await self._arc.handle_request(request)
             await body.skip_rest()
-            if extras["arc.gone"]() and "arc.settle" in extras:
+            if "arc.settle" in extras and extras["arc.gone"]():
                 return  # half closed counts as gone: who sends nothing more can hardly be told from who has left
             await self._send_response(send, response)  # bounded in time by the stream below
             is_sent = True

@@ -6,12 +6,12 @@ import pytest
 import trio
 import trio.testing
 
-from arc_es.actors.follower import Follower
+from arc_es.actors.follower import EXPECTED_MAX, Follower
 from arc_es.actors.messages import Messages
 from arc_es.codec import encode
 from arc_es.domain.errors import ImpossibleHistory
 from arc_es.domain.events import CommandEvent, CommandExpired
-from arc_es.domain.recorded import SERVICE, CommandKey, Decision
+from arc_es.domain.recorded import SERVICE, CommandKey, Decision, Recorded
 from arc_es.journal.memory import Fault, MemoryJournal
 from arc_es.ports import Append, JournalCorrupt
 from projections import Projections
@@ -198,3 +198,29 @@ async def test_messages_are_remembered_and_bounded_in_bytes() -> None:
     assert await node.messages.get(2) == payloads[0]
     with pytest.raises(JournalCorrupt, match="gone"):
         await node.messages.get(999)
+
+
+async def test_what_is_expected_is_not_read_and_everything_else_is() -> None:
+    """Own messages come back as what they were; those that never come are forgotten one day."""
+    journal = MemoryJournal()
+    node = Node(journal)
+    seen: list[Recorded] = []
+    node.models.apply = seen.append  # type: ignore[assignment, method-assign]
+    mine, other = (Decision(name, 5, SERVICE, (created(),)) for name in ("mine", "other"))
+    node.follower.expect(encode(mine, "salt"), mine)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.follower.run)
+        await node.follower.wait_ready()
+        for command_id, decision in (("cmd_1", mine), ("cmd_2", other)):
+            append = Append(CommandKey("dep", command_id), 0, decision.id, encode(decision, "salt"))
+            await journal.append([append])
+        await node.follower.caught_up()
+        nursery.cancel_scope.cancel()
+    assert [(one.key, one.at, one.events) for one in seen] == [
+        (CommandKey("dep", "cmd_1"), 5, mine.events),
+        (CommandKey("dep", "cmd_2"), 5, other.events),
+    ]
+    assert seen[0].events[0] is mine.events[0]
+    for number in range(EXPECTED_MAX + 10):
+        node.follower.expect(b"%d" % number, mine)
+    assert len(node.follower._expected) == EXPECTED_MAX

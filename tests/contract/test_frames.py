@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arc_es.nats_frames import Message, Sorter, Taker
+from arc_es.nats_writing import publish_frame
 
 
 def frame(subject: str, sid: int, reply: str, head: bytes, data: bytes) -> bytes:
@@ -67,3 +68,11 @@ def test_messages_of_other_subscriptions_are_left_whole() -> None:
     """What is not ours is nats-py's to parse, frame by frame."""
     theirs = frame("s", 2, "", HEAD, b"not ours")
     assert ([], theirs) == read_all([theirs], b"1")
+
+
+def test_what_is_published_is_a_frame_with_its_headers() -> None:
+    """As the documentation of the protocol shows it."""
+    frame = publish_frame("arc.event.x", "_INBOX.1", {"Nats-Msg-Id": "é", "Other": "y"}, b"{}\r\n")
+    head = "NATS/1.0\r\nNats-Msg-Id: é\r\nOther: y\r\n\r\n".encode()
+    assert frame == b"HPUB arc.event.x _INBOX.1 %d %d\r\n" % (len(head), len(head) + 4) + head + b"{}\r\n\r\n"
+    assert publish_frame("s", "", {"a": "b"}, b"").startswith(b"HPUB s 18 18\r\n")
