@@ -2,7 +2,7 @@
 
 python -m tests.bench.idle [--agents 10000] [--seconds 20] [--commands 100] [--leases 200]
 
-Each agent is a connection with a long poll of 30 s that is made again and again. Three measurements: memory and
+Each agent is a connection with a long poll of 60 s that is made again and again. Three measurements: memory and
 processor time of the service with all of them, against the service without; a create to the answer of a woken agent
 (floor: one bare request); the end of a lease to its redelivery to a waiting agent. Wanted: at most 400 MB and 10 % of a
 core with 10 000; p50 < 5 ms and p99 < 25 ms with 1 000; p99 < 500 ms.
@@ -30,7 +30,7 @@ SETTLE_SECONDS = 2.0
 def waiter(number: int) -> Session:
     """Wait for work that never comes."""
     target = {"resourceId": f"idle_{number % TARGETS}", "resourceType": "daemon"}
-    asked = {"deploymentId": "dep_7", "target": target, "waitSeconds": 30, "agent": {"id": f"a{number}"}}
+    asked = {"deploymentId": "dep_7", "target": target, "waitSeconds": 60, "agent": {"id": f"a{number}"}}
     poll = request("POST", "/v1/commands/leases", orjson.dumps(asked))
     while True:
         answer = yield poll
