@@ -57,6 +57,7 @@ BODIES: Final[dict[str, list[Any]]] = {
     "commands.upload_complete": [{"size": 3}],
     "commands.put_payload": [{"params": INLINE, "response": SUCCESS}],
     "leases.lease": [LEASE | LOOP, LEASE, {"deploymentId": "fuzz", "maxLeases": 1}],
+    "erasing.erase": [{"reason": "asked for"}, None],
     "commands.cancel": [{"reason": "no longer needed"}, None],
     "leases.release": [{"leaseId": "lease_1"}, {"delaySeconds": 1}, None],
     "leases.renew": [{"leaseSeconds": 30}],
