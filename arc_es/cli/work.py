@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from functools import partial
 from typing import Annotated, Final
@@ -23,6 +24,7 @@ def work(  # noqa: PLR0913 - one parameter an option
     target: str,
     /,
     *program: str,
+    exec_: Annotated[str | None, Parameter(name="--exec")] = None,
     concurrency: Annotated[int, Parameter(validator=Number(gte=1, lte=CONCURRENCY_MAX))] = 1,
     lease_seconds: Annotated[int, Parameter(validator=Number(gte=LEASE_SECONDS_MIN, lte=LEASE_SECONDS_MAX))] = 60,
     timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
@@ -51,12 +53,13 @@ def work(  # noqa: PLR0913 - one parameter an option
 
         arc-es work demo indexer:container --concurrency 4 --timeout 600 -- ./handle.py
 
-        arc-es work demo greeter --once -- jq '{hello: .name}'
+        arc-es work demo greeter --once --exec "jq '{hello: .name}'"
 
     Args:
         deployment: Whose commands.
         target: ID, or ID:TYPE with the type worker, container or daemon (default daemon).
         program: The program and its arguments, after --.
+        exec_: The same as one text, which is split as a shell splits words (no shell runs it).
         concurrency: Programs at the same time.
         lease_seconds: After how long without a sign of us a command goes to somebody else; 10 to 43200.
         timeout: How many seconds a program may take; default: 5 less than the lease.
@@ -65,6 +68,10 @@ def work(  # noqa: PLR0913 - one parameter an option
         json: Print one JSON object for each command that ends here.
         server: Which service.
     """
+    if exec_ is not None:
+        if program:
+            raise CommandFailure("give the program after --, or with --exec, not both", exit_status=EXIT_USAGE)
+        program = _words(exec_)
     if not program:
         advice = "say what to run: arc-es work DEPLOYMENT TARGET -- PROGRAM ARGS"
         raise CommandFailure("no program given", advice=advice, exit_status=EXIT_USAGE)
@@ -88,3 +95,10 @@ def work(  # noqa: PLR0913 - one parameter an option
             agent={"version": __version__},
         )
     )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise CommandFailure(f"--exec cannot be split into words: {error}", exit_status=EXIT_USAGE) from error

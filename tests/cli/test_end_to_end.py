@@ -67,6 +67,16 @@ def test_call_is_answered_by_work_and_leaves_a_history(arc: Arc, service: Servin
     assert table[0].split() == ["seq", "at", "event", "by", "data"]
 
 
+def test_a_program_can_be_given_as_one_text(arc: Arc, service: Serving) -> None:
+    called = arc("call", "demo", "greet", '"ada"', "--target", "texter", "--no-wait", **service.environ())
+    assert called.returncode == 0, called.stderr
+    worked = arc("work", "demo", "texter", "--once", "--exec", "tr 'a-z' A-Z", "--json", **service.environ())
+    assert worked.returncode == 0, worked.stderr
+    assert json.loads(worked.stdout)["outcome"] == "succeeded"
+    for wrong in (("--exec", "tr 'a"), ("--exec", "tr a b", "--", "cat"), ("--exec", "no-such-program-here"), ()):
+        assert arc("work", "demo", "texter", "--once", *wrong, **service.environ()).returncode == 2
+
+
 def test_find_lists_what_was_asked_for(arc: Arc, service: Serving) -> None:
     given = ("--target", "lister", "--no-wait")
     names = [arc("call", "finding", f"list/{n}", *given, **service.environ()).stdout.decode().strip() for n in range(3)]
