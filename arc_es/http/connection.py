@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -37,6 +36,31 @@ log = logging.getLogger("arc_es.http")
 
 class ClientGone(Exception):
     """The client closed the connection before it was answered; nobody reads an answer."""
+
+
+class Presence:
+    """Whether the client of a request is still there, as far as is known."""
+
+    def __init__(self) -> None:
+        self.is_gone = False
+        self._call: Callable[[], None] | None = None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody waits for the client's leaving, and for nothing else that comes from it."""
+        return self._call is not None
+
+    def left(self) -> None:
+        """The client has left."""
+        self.is_gone = True
+        if self._call is not None:
+            self._call()
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        """Have `call` called when the client leaves, or at once if it has."""
+        self._call = call
+        if self.is_gone:
+            call()
 
 
 class BodyBudget:
@@ -144,11 +168,9 @@ class RequestBody:
             while not self._ended:
                 await self._next()
 
-    async def until_disconnected(self) -> None:
-        """Wait until the client has left; what it still sends is thrown away."""
-        with suppress(ClientGone):
-            while True:
-                await self._next()
+    def leave_rest(self) -> None:
+        """Nobody reads on: what still comes is thrown away as it comes."""
+        self._ended = True
 
     async def _next(self) -> tuple[bytes, bool]:
         """A piece, and whether more follow. Raises ClientGone."""
@@ -177,7 +199,7 @@ class Connection(TrioASGIHTTPConnection):
         try:
             response = await self._arc.handle_request(request)
             await body.skip_rest()
-            if "arc.settle" in extras and extras["arc.gone"]():
+            if "arc.settle" in extras and extras["arc.client"].is_gone:
                 return  # half closed counts as gone: who sends nothing more can hardly be told from who has left
             await self._send_response(send, response)  # bounded in time by the stream below
             is_sent = True
@@ -286,24 +308,10 @@ async def until_disconnected(request: Request, wait: Callable[[], Awaitable[T]])
 
     Raises:
         ClientGone: it left.
-        What `wait` raises, not in a group.
+        What `wait` raises.
     """
-    results: list[T] = []
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-
-        async def watch() -> None:
-            await _incoming(request).until_disconnected()
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(watch)
-        try:
-            results.append(await wait())
-        except Exception as error:  # noqa: BLE001 - raised again below, so that the nursery does not wrap it
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    if not results:
-        raise ClientGone
-    return results[0]
+    _incoming(request).leave_rest()
+    with trio.CancelScope() as scope:
+        cast("Presence", request.scope["arc.client"]).when_gone(scope.cancel)  # type: ignore[typeddict-item]
+        return await wait()
+    raise ClientGone

@@ -26,6 +26,7 @@ from hypercorn.trio.task_group import TaskGroup
 from hypercorn.typing import H11SendableEvent
 
 from arc_es.domain import limits
+from arc_es.http.connection import Presence
 from arc_es.http.problems import raw_problem
 from arc_es.http.urls import HOST
 
@@ -37,29 +38,34 @@ HEAD_TOO_LARGE: Final = 431
 log = logging.getLogger("arc_es.http")
 
 
-class Inbox:
+class Inbox(Presence):
     """What a request's handler has yet to receive: pieces of the body, their end, and that the client is gone."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._messages: deque[Message] = deque()
         self._size = 0
-        self._gone = False
         self._news = trio.Event()
         self._room = trio.Event()
 
-    def is_gone(self) -> bool:
-        """Whether the client has left, as far as is known now."""
-        return self._gone
+    def when_gone(self, call: Callable[[], None]) -> None:
+        """Have `call` called when the client leaves; what it sends until then is thrown away."""
+        self._messages.clear()
+        self._size = 0
+        self._room.set()
+        super().when_gone(call)
 
     async def put(self, message: Message) -> None:
         """Hand over a message; waits while `INBOX_BYTES` lie here, but no longer than the request lasts."""
         if message["type"] == "http.disconnect":
-            self._gone = True
             self._room.set()
+            self.left()
         else:
-            while self._size >= limits.INBOX_BYTES and not self._gone:
+            while self._size >= limits.INBOX_BYTES and not self.is_gone:
                 self._room = trio.Event()
                 await self._room.wait()
+            if self.is_watched:
+                return
             self._messages.append(message)
             self._size += len(message["body"])
         self._news.set()
@@ -67,7 +73,7 @@ class Inbox:
     async def receive(self) -> Message:
         """The next message; the last one, that the client is gone, comes again and again."""
         while not self._messages:
-            if self._gone:
+            if self.is_gone:
                 await trio.lowlevel.checkpoint()
                 return {"type": "http.disconnect"}
             self._news = trio.Event()
@@ -87,7 +93,7 @@ class Tasks(TaskGroup):
         """Start to handle a request; returns where its body goes."""
         assert self._nursery is not None
         inbox = Inbox()
-        scope["arc.gone"] = inbox.is_gone
+        scope["arc.client"] = inbox
         self._nursery.start_soon(_handle, app, scope, inbox.receive, send)
         return inbox.put
 

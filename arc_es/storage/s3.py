@@ -197,8 +197,8 @@ class S3BodyStore:
             # Not abandoned when cancelled: the cancellation reaches the source, which ends the call.
             await trio.to_thread.run_sync(write, self._store, key, source, limiter=self._upload_limiter)
         except (BaseError, OSError) as error:
-            if source.failed:
-                raise
+            if source.failure is not None:  # it comes out as it is, whatever the provider says of being told to forget
+                raise source.failure from error
             raise BodyStoreError(_reason(error)) from error
 
     async def _chunks(self, stream: obstore.BytesStream) -> AsyncGenerator[bytes, None]:
@@ -236,12 +236,12 @@ class S3BodyStore:
 
 
 class _Parts(Iterable[bytes]):
-    """Pieces of a flow for a thread that waits for them. failed: the flow raised something, and so will the call."""
+    """Pieces of a flow for a thread that waits for them. failure: what the flow raised, if it did."""
 
     def __init__(self, first: bytes, flow: AsyncGenerator[bytes, None]) -> None:
         self._first = first
         self._flow = flow
-        self.failed = False
+        self.failure: BaseException | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._first
@@ -251,8 +251,8 @@ class _Parts(Iterable[bytes]):
     def _next(self) -> bytes:
         try:
             return trio.from_thread.run(anext, self._flow, b"")
-        except BaseException:
-            self.failed = True
+        except BaseException as failure:
+            self.failure = failure
             raise
 
 

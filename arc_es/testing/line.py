@@ -16,6 +16,7 @@ import trio
 from anyio.lowlevel import current_token
 from sniffio import current_async_library
 
+from arc_es.http.connection import Presence
 from arc_es.ports import Clock
 
 Across = Callable[..., Awaitable[Any]]
@@ -96,4 +97,4 @@ class Line(httpx2.AsyncBaseTransport):
 
     async def _called(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """The application, called as its own server calls it. A client that leaves cancels the call."""
-        await self._app({**scope, "arc.gone": lambda: False}, receive, send)
+        await self._app({**scope, "arc.client": Presence()}, receive, send)

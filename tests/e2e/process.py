@@ -24,8 +24,13 @@ POLL_SECONDS = 0.01
 
 
 def free_port() -> int:
-    """A port below the ephemeral range, so that no outgoing connection takes it while the service is dead."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+    """A port below the ephemeral range, so that no outgoing connection takes it while the service is dead.
+
+    Tests that run at the same time look in ranges of their own, so that none takes it meanwhile either.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 12
+    begin = 20_000 + worker * 1_000
+    for port in (begin + (os.getpid() + offset) % 1_000 for offset in range(1_000)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

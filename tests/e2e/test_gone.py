@@ -74,8 +74,9 @@ async def test_whoever_left_keeps_no_command_from_the_next(tmp_path: Path, how: 
 async def left(stream: trio.SocketStream, how: str) -> str:
     """Leave; what was received nevertheless."""
     if how == "half closed":
-        await stream.send_eof()
-        return str(await everything(stream))
+        async with stream:
+            await stream.send_eof()
+            return str(await everything(stream))
     if how == "reset":
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing sends RST
     await stream.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from arc_es.config import Config
 from arc_es.domain.ids import Micros
 from arc_es.domain.limits import SECOND
 from arc_es.http.app import ArcApp
+from arc_es.http.connection import Presence
 from arc_es.journal.memory import MemoryJournal
 from arc_es.keyring import KeyRing, signing_key
 from arc_es.ports import BodyStore, Pusher
@@ -72,6 +73,23 @@ RETRYABLE = {"GENERIC_ERROR", "NOT_READY", "JOURNAL_UNAVAILABLE", "OVERLOADED", 
 RETRYABLE |= {"STORAGE_OPERATION_FAILED"}
 
 
+@asynccontextmanager
+async def _leaving(gone: trio.Event | None, client: Presence) -> AsyncIterator[None]:
+    """The client leaves when the event is set."""
+
+    async def leave(gone: trio.Event) -> None:
+        await gone.wait()
+        client.left()
+
+    async with trio.open_nursery() as nursery:
+        if gone is not None and gone.is_set():
+            client.left()
+        elif gone is not None:
+            nursery.start_soon(leave, gone)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 @dataclass
 class Client:
     """Calls the app; `token` is what it presents, None for nothing."""
@@ -104,7 +122,7 @@ class Client:
             sent["authorization"] = f"Bearer {self.token}"
         sent |= {name.lower(): value for name, value in (headers or {}).items()}
         plain, _, query = path.partition("?")
-        left = trio.Event() if gone is None else gone
+        left, client = trio.Event() if gone is None else gone, Presence()
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -120,7 +138,7 @@ class Client:
             "server": ("127.0.0.1", 8420),
             "extensions": {},
             "state": {},
-            "arc.gone": left.is_set,
+            "arc.client": client,
         }
         messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
         answer = into or Answer()
@@ -142,7 +160,8 @@ class Client:
                 if taking is not None:
                     await taking()
 
-        await self.app(scope, receive, send)  # type: ignore[arg-type]
+        async with _leaving(gone, client):
+            await self.app(scope, receive, send)  # type: ignore[arg-type]
         return answer
 
     async def get(self, path: str, **more: Any) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import pytest
 
 from arc_es.client import (
@@ -32,10 +33,22 @@ class Rows:
 class Called:
     """A service with one worker, and a caller of its commands."""
 
-    def __init__(self, service: LocalService, worker: Worker, outcomes: list[Outcome]) -> None:
+    def __init__(self, service: LocalService, **options: Any) -> None:
         self.service = service
-        self.worker = worker
-        self.outcomes = outcomes
+        self.worker: Worker = service.worker(**HERE, on_outcome=self._note, **options)
+        self.outcomes: list[Outcome] = []
+        self._news = anyio.Event()
+
+    def _note(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def told(self, count: int) -> list[str]:
+        """The results of so many leases; a caller may hear of the last one before the worker does."""
+        while len(self.outcomes) < count:
+            await self._news.wait()
+        return [outcome.result for outcome in self.outcomes]
 
     async def call(self, command: str, params: Any = None, **options: Any) -> Any:
         async with self.service.caller() as arc:
@@ -51,12 +64,11 @@ def worked(run: Run, handlers: Any, test: Any, **options: Any) -> None:
     """Run a test beside a worker with these handlers."""
 
     async def main() -> None:
-        outcomes: list[Outcome] = []
         async with open_service() as service:
-            worker = service.worker(**HERE, on_outcome=outcomes.append, **options)
+            called = Called(service, **options)
             for name, (handler, more) in handlers.items():
-                worker.command(name, **more)(handler)
-            async with service.working(worker):
-                await test(Called(service, worker, outcomes))
+                called.worker.command(name, **more)(handler)
+            async with service.working(called.worker):
+                await test(called)
 
     run(main)

@@ -161,12 +161,13 @@ def test_an_agent_whose_event_loop_hangs_loses_its_lease_and_another_gets_the_co
 
             async with service.caller() as arc, service.working(worker):
                 command = await arc.create("dep", "build", target="indexer")
-                assert await command.result(timeout=600) == 2
-                history = await service.history(command.id)
-                assert [name for name in history if name != "LeaseRenewed"] == [
-                    "CommandCreated", "CommandLeased", "LeaseExpired", "CommandLeased", "CommandSucceeded",
-                ]  # fmt: skip
-        assert attempts == [1, 2]
+                last = await command.result(timeout=600)
+                history = [name for name in await service.history(command.id) if name != "LeaseRenewed"]
+                assert history[:4] == ["CommandCreated", "CommandLeased", "LeaseExpired", "CommandLeased"]
+                # It gives its own next lease back while the handler of the lost one still ends (`arc.v1` 5.3).
+                assert set(history[4:-1]) <= {"LeaseReleased", "CommandLeased"}
+                assert history[-1] == "CommandSucceeded"
+        assert attempts == [1, last]
 
     virtually(main)
 

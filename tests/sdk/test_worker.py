@@ -137,7 +137,7 @@ def test_giving_back_makes_another_attempt(run: Run) -> None:
 
     async def test(called: Called) -> None:
         assert await called.call("picky") == 3
-        assert [one.result for one in called.outcomes] == ["released", "released", "succeeded"]
+        assert await called.told(3) == ["released", "released", "succeeded"]
 
     worked(run, {"picky": (picky, {})}, test)
 
@@ -160,6 +160,7 @@ def test_a_note_is_there_in_the_next_attempt_and_gone_after_the_answer(run: Run)
     async def test(called: Called) -> None:
         await called.call("step")
         await called.call("plain")
+        await called.told(4)
         assert found == [None, b"half done", None, b"in a thread"]
         assert called.worker._notes.read(called.outcomes[-1].command_id) is None
 
@@ -212,7 +213,7 @@ def test_many_answers_leave_together(run: Run) -> None:
                 group.start_soon(partial(arc.call, "dep", "quick", number, target="indexer"))
         calls = [*called.service.line.asked].count("POST /v1/commands/leases")
         assert calls < 60
-        assert len(called.outcomes) == 60
+        assert len(await called.told(60)) == 60
 
     worked(run, {"quick": (quick, {})}, test, concurrency=20)
 
