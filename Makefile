@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Whoever starts a service often waits for its sources to be compiled each time, where this is set.
+unexport PYTHONDONTWRITEBYTECODE
 # Where ruff, mypy and the others look; missing folders are left out.
 CODE := $(wildcard arc_es projections tests docs)
 
