@@ -68,16 +68,7 @@ def work(  # noqa: PLR0913 - one parameter an option
         json: Print one JSON object for each command that ends here.
         server: Which service.
     """
-    if exec_ is not None:
-        if program:
-            raise CommandFailure("give the program after --, or with --exec, not both", exit_status=EXIT_USAGE)
-        program = _words(exec_)
-    if not program:
-        advice = "say what to run: arc-es work DEPLOYMENT TARGET -- PROGRAM ARGS"
-        raise CommandFailure("no program given", advice=advice, exit_status=EXIT_USAGE)
-    if shutil.which(program[0]) is None:
-        advice = "check the name, and that it may be executed"
-        raise CommandFailure(f"there is no program {program[0]!r}", advice=advice, exit_status=EXIT_USAGE)
+    program = _program(program, exec_)
     from arc_es.cli.worker import ProgramWorker
     from arc_es.client.job import margin_seconds
 
@@ -97,8 +88,18 @@ def work(  # noqa: PLR0913 - one parameter an option
     )
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _program(given: tuple[str, ...], text: str | None) -> tuple[str, ...]:
+    """The program and its arguments, from after `--` or from one text. Raises CommandFailure."""
+    if given and text is not None:
+        raise CommandFailure("give the program after --, or with --exec, not both", exit_status=EXIT_USAGE)
     try:
-        return tuple(shlex.split(text))
+        words = given if text is None else tuple(shlex.split(text))
     except ValueError as error:
         raise CommandFailure(f"--exec cannot be split into words: {error}", exit_status=EXIT_USAGE) from error
+    if not words:
+        advice = "say what to run: arc-es work DEPLOYMENT TARGET -- PROGRAM ARGS"
+        raise CommandFailure("no program given", advice=advice, exit_status=EXIT_USAGE)
+    if shutil.which(words[0]) is None:
+        advice = "check the name, and that it may be executed"
+        raise CommandFailure(f"there is no program {words[0]!r}", advice=advice, exit_status=EXIT_USAGE)
+    return words
